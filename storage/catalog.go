@@ -28,7 +28,8 @@ type Catalog interface {
 	// Get returns the value, which is the caller's to keep, and its revision; ErrNotFound if there is none,
 	// ErrCorrupt if it is damaged.
 	Get(ctx context.Context, key string) ([]byte, Revision, error)
-	// Put makes the value durable if the key has the expected revision, and returns the new one. Errors: ErrConflict,
+	// Put makes the value durable if the key has the expected revision, and returns the new one. A key has 1 to MaxKey
+	// bytes. A damaged value has no revision that could be expected: only Any replaces it. Errors: ErrConflict,
 	// ErrTooLarge, ErrFull, ErrReadOnly, ErrClosed: nothing was written. ErrUnknown: as for Appender.Append.
 	Put(ctx context.Context, key string, value []byte, expect Revision) (Revision, error)
 	// Delete removes the key if it has the expected revision. Deleting an absent key with Any is no error.

@@ -23,7 +23,8 @@ type BlockKey struct {
 // so that a block cannot vanish without an error.
 type Chunks interface {
 	// Write makes the blocks of one flush durable in the slice, under the keys {flush, 0}, {flush, 1}, and so on. If the
-	// slice already has blocks of that flush or of a later one, they are replaced: it was interrupted. Errors: ErrTooLarge,
+	// slice already has blocks of that flush or of a later one, they are replaced: it was interrupted. A flush without
+	// blocks is one too: the slice exists after it. Errors: ErrTooLarge,
 	// ErrFull, ErrReadOnly, ErrClosed: nothing was written. ErrUnknown: as for Appender.Append.
 	Write(ctx context.Context, slice Slice, flush uint64, blocks [][]byte) error
 	// Block returns one block, which is the caller's to keep. Errors: ErrNotFound, ErrCorrupt.
@@ -32,7 +33,7 @@ type Chunks interface {
 	Slices(ctx context.Context) ([]Slice, error)
 	// Blocks calls yield for the key of every block of the slice according to its directory, in order, until yield returns
 	// false. Blocks that the directory no longer knows because it is damaged are reported by an error that wraps ErrCorrupt,
-	// after all known ones have been yielded.
+	// after all known ones have been yielded. ErrNotFound if there is no such slice. No lock is held while yield runs.
 	Blocks(ctx context.Context, slice Slice, yield func(key BlockKey, size int) bool) error
 	// Drop removes a slice with all its blocks. Dropping a slice that does not exist is no error.
 	Drop(ctx context.Context, slice Slice) error
