@@ -3,7 +3,12 @@ package bolt
 import (
 	"bytes"
 	"fmt"
+
+	"telemetryhub/storage"
 )
+
+// errUnaccounted means that a page is lost: nothing uses it and it is not free.
+var errUnaccounted = fmt.Errorf("%w: lost page", storage.ErrCorrupt)
 
 // graphCheck walks a whole file. When it is satisfied bbolt may open the file for writing: every page that it will
 // follow, reuse or free is what it should be.
@@ -129,7 +134,7 @@ func (c *graphCheck) freelist() error {
 	}
 	for id := pageID(2); id < c.p.meta.high; id++ {
 		if !c.used[id] {
-			return corruptf("page %d is neither in use nor free", id)
+			return fmt.Errorf("%w: page %d is neither in use nor free", errUnaccounted, id)
 		}
 	}
 	return nil
