@@ -1,0 +1,168 @@
+package history
+
+import (
+	"math"
+
+	"telemetryhub/device"
+	"telemetryhub/storage"
+	"telemetryhub/storage/chunk"
+)
+
+// head holds the rows of one series since the last freeze, in log order. What lies below the length of its slices
+// never changes, so a copy of the struct that was made under the lock can be read without it.
+type head struct {
+	series  chunk.Series
+	metrics []uint32
+
+	times []int64 // filed
+	order []uint32
+	bits  []uint64 // row after row, one for each metric; for a text its place in texts
+	texts []string
+
+	types    []device.Type    // like bits; nil while every value is a number
+	quality  []device.Quality // by row; nil while all are good
+	original []int64          // by row, the device's own time; nil while none was replaced
+
+	unsorted bool // times are not in order
+}
+
+// rowBytes is what a row takes up besides its values: time and order.
+const rowBytes = 8 + 4
+
+// batch is what the rows of one record have in common.
+type batch struct {
+	first     uint32 // order of its first row
+	quality   device.TimeQuality
+	arrivalMS int64
+	pos       storage.Position
+}
+
+const batchBytes = 24
+
+// part is what one device has collected between two freezes.
+type part struct {
+	heads   []*head // by index of the series; nil where there is no row
+	batches []batch
+	next    uint32 // order of the next row: the rows of one device between two freezes are counted
+	gaps    gapList
+}
+
+// hint is how many rows a head makes room for when it begins, at most.
+const hint = chunk.MaxRows
+
+// grow makes room for more rows and returns the bytes that the head takes up more than before. want is a guess of how
+// many rows there will be in all, zero if unknown.
+func (h *head) grow(want int) int64 {
+	n := len(h.times)
+	size := max(8, n+n/2)
+	if n == 0 && want > 0 {
+		size = min(want+want/8+1, hint)
+	}
+	w := len(h.metrics)
+	h.times = append(make([]int64, 0, size), h.times...)
+	h.order = append(make([]uint32, 0, size), h.order...)
+	h.bits = append(make([]uint64, 0, size*w), h.bits...)
+	return int64(size-n) * int64(rowBytes+8*w)
+}
+
+// add appends a row and returns the bytes that the head takes up more than before, and false if a value was left out
+// because it is longer than any text may be.
+func (h *head) add(row *device.Row, filed int64, replaced bool, order uint32, want int) (grown int64, whole bool) {
+	whole = true
+	n := len(h.times)
+	if n == cap(h.times) {
+		grown = h.grow(want)
+	}
+	if n > 0 && filed < h.times[n-1] {
+		h.unsorted = true
+	}
+	h.times = append(h.times, filed)
+	h.order = append(h.order, order)
+	if row.Quality != 0 || h.quality != nil {
+		grown += h.addQuality(n, row.Quality)
+	}
+	if replaced || h.original != nil {
+		grown += h.addOriginal(n, row.TimeMS)
+	}
+	for i := range row.Values {
+		v := &row.Values[i]
+		if v.Type != device.Number || h.types != nil {
+			bytes, ok := h.addTyped(v)
+			grown += bytes
+			whole = whole && ok
+			continue
+		}
+		h.bits = append(h.bits, math.Float64bits(v.Float()))
+	}
+	return grown, whole
+}
+
+func (h *head) addTyped(v *device.Value) (grown int64, ok bool) {
+	typ, ok := v.Type, len(v.Text()) <= device.MaxTextLen
+	if !ok {
+		typ = device.Absent
+	}
+	if h.types == nil {
+		h.types = make([]device.Type, len(h.bits), cap(h.bits))
+		for i := range h.types {
+			h.types[i] = device.Number
+		}
+		grown += int64(cap(h.types))
+	}
+	bits := math.Float64bits(v.Float())
+	if typ == device.String {
+		var more int64
+		bits, more = h.text(v.Text())
+		grown += more
+	}
+	h.types = append(h.types, typ)
+	h.bits = append(h.bits, bits)
+	return grown, ok
+}
+
+// text returns the place of a text. States repeat themselves, so the text of the row before is used again if it is the
+// same.
+func (h *head) text(s string) (uint64, int64) {
+	if before := len(h.bits) - len(h.metrics); before >= 0 && h.types[before] == device.String {
+		if at := h.bits[before]; h.texts[at] == s {
+			return at, 0
+		}
+	}
+	h.texts = append(h.texts, s)
+	return uint64(len(h.texts) - 1), int64(len(s)) + 16
+}
+
+func (h *head) addQuality(n int, q device.Quality) int64 {
+	if h.quality == nil {
+		h.quality = make([]device.Quality, n, cap(h.times))
+	}
+	h.quality = append(h.quality, q)
+	return 1
+}
+
+func (h *head) addOriginal(n int, ms int64) int64 {
+	grown := int64(8)
+	if h.original == nil {
+		h.original = append(make([]int64, 0, cap(h.times)), h.times[:n]...)
+		grown += int64(8 * n)
+	}
+	h.original = append(h.original, ms)
+	return grown
+}
+
+// value returns the value of a row in a column; i is row times width plus column.
+func (h *head) value(i int) device.Value {
+	if h.types == nil {
+		return device.NumberValue(math.Float64frombits(h.bits[i]))
+	}
+	switch h.types[i] {
+	case device.Number:
+		return device.NumberValue(math.Float64frombits(h.bits[i]))
+	case device.Bool:
+		return device.BoolValue(h.bits[i] != 0)
+	case device.String:
+		return device.TextValue(h.texts[h.bits[i]])
+	default:
+		return device.Value{}
+	}
+}

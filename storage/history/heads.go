@@ -1,0 +1,195 @@
+package history
+
+import (
+	"slices"
+	"sync"
+	"time"
+
+	"telemetryhub/device"
+	"telemetryhub/storage"
+	"telemetryhub/storage/chunk"
+)
+
+// deviceHeads is one device in memory. Its plans and series are used by Apply alone.
+type deviceHeads struct {
+	num     uint32
+	dropped bool
+	plans   []plan
+	series  []seriesHead
+
+	active, frozen *part // nil where there is nothing
+}
+
+// seriesHead is a series that the device has had rows of lately.
+type seriesHead struct {
+	key     chunk.Series
+	metrics []uint32
+	rows    int // in the last part that was frozen
+}
+
+// plan remembers where the rows of a schema go.
+type plan struct {
+	schema *device.Schema
+	sets   []int32 // by position in Schema.Sets: one more than the index in series, zero if not yet known
+	single []int32 // likewise by position in Schema.Metrics
+}
+
+// maxPlans is how many schemas of one device are remembered at a time. A device changes its schema when its firmware
+// changes; during a rollback two are in use.
+const maxPlans = 4
+
+// frozen is what a flush writes.
+type frozen struct {
+	flush    uint64
+	after    storage.Position // of the flush before
+	upTo     storage.Position
+	devices  []*deviceHeads // those with a frozen part, by number
+	bytes    int64
+	logBytes int64
+}
+
+// heads is all that is in memory and not in chunks.
+type heads struct {
+	// turn is held by Apply for a whole group and by freeze, so that a freeze never divides a group. It is taken before
+	// mu. It guards the fields of deviceHeads that belong to Apply.
+	turn sync.Mutex
+
+	mu        sync.Mutex // guards the fields below and all parts; never held during I/O or a callback
+	devices   map[uint32]*deviceHeads
+	dropped   map[uint32]bool
+	frozen    *frozen // nil if there is none
+	committed uint64  // number of the last complete flush: what has a greater number must not be read from chunks
+	applied   storage.Position
+	saved     storage.Position // applied, as of the last complete flush
+	bytes     int64            // of active parts
+	logBytes  int64            // since the last freeze
+	since     time.Time        // of the oldest row or gap in the active parts
+	damage    gapList          // found while reading
+	arrivalMS int64            // of the last record in applied
+	lost      uint64           // records that could not be applied
+}
+
+// device returns the heads of a device, made if needed. The caller holds turn and mu.
+func (h *heads) deviceLocked(num uint32) *deviceHeads {
+	d := h.devices[num]
+	if d == nil {
+		d = &deviceHeads{num: num, dropped: h.dropped[num]}
+		h.devices[num] = d
+		h.bytes += deviceBytes
+	}
+	if d.active == nil {
+		d.active = new(part)
+	}
+	return d
+}
+
+// deviceBytes is about what a device takes up besides its rows.
+const deviceBytes = 512
+
+// seriesLocked returns the head of the series with the given index, made if needed.
+func (d *deviceHeads) headLocked(i int) *head {
+	p := d.active
+	if i >= len(p.heads) {
+		p.heads = append(p.heads, make([]*head, len(d.series)-len(p.heads))...)
+	}
+	h := p.heads[i]
+	if h == nil {
+		h = &head{series: d.series[i].key, metrics: d.series[i].metrics}
+		p.heads[i] = h
+	}
+	return h
+}
+
+// index returns the index of a series with these metrics, and false if the series is known with other metrics.
+func (d *deviceHeads) index(key chunk.Series, metrics []uint32) (int, bool) {
+	for i := range d.series {
+		if d.series[i].key == key {
+			return i, slices.Equal(d.series[i].metrics, metrics)
+		}
+	}
+	d.series = append(d.series, seriesHead{key: key, metrics: metrics})
+	return len(d.series) - 1, true
+}
+
+// place returns the index of the series that a row belongs to, and false if the schema and the rows before contradict
+// each other.
+func (d *deviceHeads) place(p *plan, ref device.Ref) (int, bool) {
+	list, at := p.sets, ref.Set()
+	if m, ok := ref.Single(); ok {
+		list, at = p.single, m
+	}
+	if i := list[at]; i > 0 {
+		return int(i - 1), true
+	}
+	metrics := make([]uint32, p.schema.Width(ref))
+	for i := range metrics {
+		metrics[i] = p.schema.Column(ref, i).Num
+	}
+	key := chunk.SingleSeries(metrics[0])
+	if _, ok := ref.Single(); !ok {
+		key = chunk.SetSeries(p.schema.Sets[at].Num)
+	}
+	i, ok := d.index(key, metrics)
+	if ok {
+		list[at] = int32(i + 1)
+	}
+	return i, ok
+}
+
+// plan returns the plan for a schema number, or nil if it is not remembered.
+func (d *deviceHeads) plan(schema uint32) *plan {
+	for i := range d.plans {
+		if d.plans[i].schema.Num == schema {
+			return &d.plans[i]
+		}
+	}
+	return nil
+}
+
+func (d *deviceHeads) remember(s *device.Schema) *plan {
+	if len(d.plans) == maxPlans {
+		d.plans = slices.Delete(d.plans, 0, 1)
+	}
+	d.plans = append(d.plans, plan{schema: s, sets: make([]int32, len(s.Sets)), single: make([]int32, len(s.Metrics))})
+	return &d.plans[len(d.plans)-1]
+}
+
+// freeze makes the active parts frozen and returns them, or what is frozen already. A device that has had nothing since
+// the freeze before is forgotten.
+func (h *heads) freeze(flush uint64) *frozen {
+	h.turn.Lock()
+	defer h.turn.Unlock()
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.frozen != nil {
+		return h.frozen
+	}
+	f := &frozen{flush: flush, after: h.saved, upTo: h.applied, bytes: h.bytes, logBytes: h.logBytes}
+	for num, d := range h.devices {
+		if d.active == nil {
+			delete(h.devices, num)
+			continue
+		}
+		for i, head := range d.active.heads {
+			d.series[i].rows = 0
+			if head != nil {
+				d.series[i].rows = len(head.times)
+			}
+		}
+		d.frozen, d.active = d.active, nil
+		f.devices = append(f.devices, d)
+	}
+	slices.SortFunc(f.devices, func(a, b *deviceHeads) int { return int(int64(a.num) - int64(b.num)) })
+	h.frozen, h.bytes, h.logBytes, h.since = f, 0, 0, time.Time{}
+	return f
+}
+
+// thaw forgets the frozen parts: they are in chunks.
+func (h *heads) thaw(f *frozen) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, d := range f.devices {
+		d.frozen = nil
+	}
+	h.frozen, h.committed, h.saved = nil, f.flush, f.upTo
+}

@@ -1,0 +1,221 @@
+package history
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"math"
+	"slices"
+
+	"telemetryhub/device"
+	"telemetryhub/storage"
+	"telemetryhub/storage/chunk"
+)
+
+// Query asks for readings of one device.
+type Query struct {
+	Device uint32
+	// Metrics are numbers of metrics (device.Metric.Num). Nil means all.
+	Metrics []uint32
+	// FromMS and ToMS bound the filed time: From is included, To is not.
+	FromMS, ToMS int64
+	// Limit ends the answer after so many readings. Zero means no limit. Negative is an error.
+	Limit int
+}
+
+func (q *Query) check() error {
+	if q.Limit < 0 {
+		return fmt.Errorf("history query: the limit is negative")
+	}
+	return nil
+}
+
+// Point is one reading.
+type Point struct {
+	// TimeMS is when it was filed.
+	TimeMS int64
+	Value  device.Value
+	// OriginalMS is the time that the device gave, if Replaced says that it was not acceptable. Otherwise it is TimeMS.
+	OriginalMS int64
+	Metric     uint32
+	Quality    device.Quality
+	Replaced   bool
+}
+
+// Points calls yield for every reading that q asks for, in order of time and then of the metric's number, until yield
+// returns false. Of two readings of one metric with one time only the later one in the log is there.
+//
+// It sees everything that was applied before the call, and nothing twice. It holds no lock while yield runs and needs
+// memory for the chunks that overlap at one time, not for the answer.
+//
+// If something is damaged the rest is yielded, then Points returns a [DamageError].
+func (s *Store) Points(ctx context.Context, q Query, yield func(Point) bool) error {
+	if err := q.check(); err != nil {
+		return err
+	}
+	m := merge{from: q.FromMS, to: q.ToMS, wanted: q.Metrics, all: q.Metrics == nil}
+	left := q.Limit
+	err := s.walk(ctx, q.Device, &m, func() bool {
+		for _, slot := range m.touched {
+			if !yield(m.points[slot]) {
+				return false
+			}
+			if left--; left == 0 {
+				return false
+			}
+		}
+		return true
+	})
+	if err != nil {
+		return fmt.Errorf("history of device %d: %w", q.Device, err)
+	}
+	return nil
+}
+
+// merge puts the rows of many heads and chunks into one order and decides between readings of one time.
+type merge struct {
+	from, to int64
+	wanted   []uint32
+	all      bool
+
+	metrics []uint32 // by slot
+	points  []Point  // by slot: the newest reading of the time at hand
+	touched []int    // slots that have one, by number of the metric
+	open    cursorHeap
+	same    []*cursor // scratch
+	rows    []rowAt   // scratch
+}
+
+type rowAt struct {
+	place
+	c *cursor
+}
+
+// slot returns the slot of a metric, and false if nobody asked for it.
+func (m *merge) slot(metric uint32) (int, bool) {
+	if i := slices.Index(m.metrics, metric); i >= 0 {
+		return i, true
+	}
+	if !m.all && !slices.Contains(m.wanted, metric) {
+		return 0, false
+	}
+	m.metrics = append(m.metrics, metric)
+	m.points = append(m.points, Point{Metric: metric})
+	return len(m.metrics) - 1, true
+}
+
+// wants reports whether any of the metrics was asked for.
+func (m *merge) wants(metrics []uint32) bool {
+	return m.all || slices.ContainsFunc(metrics, func(n uint32) bool { return slices.Contains(m.wanted, n) })
+}
+
+// addHead adds the rows of a head.
+func (m *merge) addHead(h *head, flush uint64) {
+	c := &cursor{flush: flush, times: h.times, order: h.order, quality: h.quality, original: h.original}
+	for i, metric := range h.metrics {
+		if slot, ok := m.slot(metric); ok {
+			c.columns = append(c.columns, column{
+				slot: slot, bits: h.bits, types: h.types, texts: h.texts, offset: i, stride: len(h.metrics),
+			})
+		}
+	}
+	if c.bound(m.from, m.to, h.unsorted); c.more() {
+		m.open.push(c)
+	}
+}
+
+// until calls emit for every time before the bound at which there is a reading.
+func (m *merge) until(bound int64, emit func() bool) bool {
+	for len(m.open) > 0 && m.open[0].time() < bound {
+		m.take(m.open[0].time())
+		if len(m.touched) > 0 && !emit() {
+			return false
+		}
+	}
+	return true
+}
+
+// take fills the slots with the readings of one time.
+func (m *merge) take(t int64) {
+	m.touched = m.touched[:0]
+	m.rows = m.rows[:0]
+	for len(m.open) > 0 && m.open[0].time() == t {
+		c := m.open[0]
+		m.rows = append(m.rows, rowAt{c.place(), c})
+		m.open.advance()
+	}
+	if len(m.rows) > 1 {
+		slices.SortFunc(m.rows, func(a, b rowAt) int { return a.compare(b.place) })
+	}
+	for i := range m.rows {
+		m.put(t, m.rows[i].c, m.rows[i].row)
+	}
+	slices.SortFunc(m.touched, func(a, b int) int { return cmp.Compare(m.metrics[a], m.metrics[b]) })
+}
+
+// put lets the present values of a row replace those in their slots.
+func (m *merge) put(t int64, c *cursor, row int) {
+	p := Point{TimeMS: t, OriginalMS: t}
+	if c.quality != nil {
+		p.Quality = c.quality[row]
+	}
+	if c.original != nil && c.original[row] != t {
+		p.OriginalMS, p.Replaced = c.original[row], true
+	}
+	for i := range c.columns {
+		col := &c.columns[i]
+		p.Value = col.value(row)
+		if p.Value.Type == device.Absent {
+			continue
+		}
+		p.Metric = m.metrics[col.slot]
+		if !slices.Contains(m.touched, col.slot) {
+			m.touched = append(m.touched, col.slot)
+		}
+		m.points[col.slot] = p
+	}
+}
+
+// walk fills m from heads and chunks and calls emit for every time.
+func (s *Store) walk(ctx context.Context, num uint32, m *merge, emit func() bool) error {
+	view, ok := s.heads.view(num, m)
+	if !ok || m.from >= m.to {
+		return nil
+	}
+	_ = view
+	_ = math.MaxInt64
+	_ = storage.Slice(0)
+	_ = chunk.MaxRows
+	m.until(m.to, emit)
+	return ctx.Err()
+}
+
+// view adds the heads of a device to m. It returns the number of the flush up to which chunks hold the rest, and false
+// if the device was dropped.
+func (h *heads) view(num uint32, m *merge) (uint64, bool) {
+	var copies []head
+	var flushes []uint64
+	h.mu.Lock()
+	committed, dropped := h.committed, h.dropped[num]
+	if d := h.devices[num]; d != nil && !dropped {
+		for _, p := range []*part{d.frozen, d.active} {
+			if p == nil {
+				continue
+			}
+			flush := uint64(active)
+			if p == d.frozen {
+				flush = h.frozen.flush
+			}
+			for _, head := range p.heads {
+				if head != nil && m.wants(head.metrics) {
+					copies, flushes = append(copies, *head), append(flushes, flush)
+				}
+			}
+		}
+	}
+	h.mu.Unlock()
+	for i := range copies {
+		m.addHead(&copies[i], flushes[i])
+	}
+	return committed, !dropped
+}
