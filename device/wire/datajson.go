@@ -66,7 +66,7 @@ func (d *Decoder) dataJSON(b []byte, x *Index, batch *device.Batch, t Type) (Fla
 			continue
 		}
 		if !seen.add(keyOf(key)) {
-			return 0, protocolError("%s stands twice", key)
+			return 0, protocolError("%s stands twice", string(key))
 		}
 	}
 	switch {
