@@ -1,0 +1,148 @@
+package api
+
+import (
+	"errors"
+	"log/slog"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"telemetryhub/hub"
+	"telemetryhub/hub/access"
+)
+
+// Options configures an API. Hub and Access are required, everything else has a default.
+type Options struct {
+	Hub    *hub.Hub
+	Access *access.Registry
+	// DeviceSocket and LiveSocket answer GET /device/v1 and GET /api/v1/live. They upgrade, so they see to identity and
+	// Origin themselves. Nil means that these routes do not exist.
+	DeviceSocket, LiveSocket http.Handler
+	// Version is shown in the status, in metrics and in the OpenAPI document. Empty means "dev".
+	Version string
+	// PublicURL is how people reach the hub when a proxy stands before it. Nil means that they reach it directly.
+	PublicURL *url.URL
+	// LinkBase is the address before the fragment of one-time links ("https://hub.local:8080"). Empty leaves the address out: the
+	// Host of a request could lead people elsewhere.
+	LinkBase string
+	// Fingerprint is the SHA-256 of the hub's certificate as devices pin it. Empty without one.
+	Fingerprint string
+	// AllowOrigins are the origins of pages elsewhere that may act with the cookie of a session ("https://wall.example").
+	AllowOrigins []string
+	// Proxies are the addresses whose X-Forwarded-For is believed. Empty means none.
+	Proxies []netip.Prefix
+	// HSTS tells browsers to insist on TLS. It is for certificates that browsers trust: the header binds every port of the
+	// host name.
+	HSTS bool
+	// Heartbeat is how often a quiet event stream gets a comment . Zero means 15 s.
+	Heartbeat time.Duration
+	// RequestTimeout bounds requests that are not streamed. Zero means 30 s.
+	RequestTimeout time.Duration
+	// WriteTimeout is how long a client may leave a write of a stream waiting. Zero means 10 s.
+	WriteTimeout time.Duration
+	// Logger receives diagnostics. Nil discards them.
+	Logger *slog.Logger
+}
+
+func (o *Options) fill() error {
+	if o.Hub == nil || o.Access == nil {
+		return errors.New("api options: Hub and Access are required")
+	}
+	if o.Version == "" {
+		o.Version = "dev"
+	}
+	for _, d := range []struct {
+		v   *time.Duration
+		def time.Duration
+	}{{&o.Heartbeat, 15 * time.Second}, {&o.RequestTimeout, 30 * time.Second}, {&o.WriteTimeout, 10 * time.Second}} {
+		if *d.v < 0 {
+			return errors.New("api options: a duration is negative")
+		}
+		if *d.v == 0 {
+			*d.v = d.def
+		}
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	return nil
+}
+
+// API is the hub's HTTP side. It is an http.Handler for the network; see [API.Local] for the control socket. It starts no
+// goroutines and is safe for concurrent use.
+type API struct {
+	Options
+	log     *slog.Logger
+	router  *router
+	huma    huma.API
+	figures *figures
+	metrics http.Handler
+	origins origins
+}
+
+// New returns an API. It fails only on options that cannot be used.
+func New(o Options) (*API, error) {
+	if err := o.fill(); err != nil {
+		return nil, err
+	}
+	a := &API{Options: o, log: o.Logger.With("component", "api"), figures: newFigures()}
+	var err error
+	if a.origins, err = newOrigins(o.PublicURL, o.AllowOrigins); err != nil {
+		return nil, err
+	}
+	registry := prometheus.NewRegistry()
+	if a.metrics, err = a.exposeMetrics(registry); err != nil {
+		return nil, err
+	}
+	a.router = newRouter(a.guard)
+	a.huma = newDocument(a.router, o.Version)
+	a.routes()
+	return a, a.describe()
+}
+
+// Routes returns the pattern of every route, as "GET /api/v1/devices/{id}".
+func (a *API) Routes() []string { return a.router.list() }
+
+// ServeHTTP answers a request from the network.
+func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) { a.serve(w, r, caller{}) }
+
+// Local returns the handler for the control socket: whoever can open it owns the hub's process, and administers.
+func (a *API) Local() http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		a.serve(w, r, caller{id: access.Local(), local: true})
+	})
+}
+
+// routes registers everything. What may be done by whom stands in rules.go, and a route that is missing there is denied.
+func (a *API) routes() {
+	a.sessionRoutes()
+	a.deviceRoutes()
+	a.readingRoutes()
+	a.tokenRoutes()
+	a.userRoutes()
+	a.statusRoutes()
+	a.plainRoutes()
+}
+
+// plainRoutes are those that huma cannot describe by a Go type.
+func (a *API) plainRoutes() {
+	a.router.HandleFunc("GET /{$}", a.page)
+	a.router.HandleFunc("GET /metrics", a.metrics.ServeHTTP)
+	a.router.HandleFunc("GET /api/v1/live/sse", a.events)
+	if a.DeviceSocket != nil {
+		a.router.HandleFunc("GET /device/v1", a.DeviceSocket.ServeHTTP)
+	}
+	if a.LiveSocket != nil {
+		a.router.HandleFunc("GET /api/v1/live", a.LiveSocket.ServeHTTP)
+	}
+}
+
+// secure reports whether the person at the other end sees https.
+func (a *API) secure(r *http.Request) bool {
+	return r.TLS != nil || a.PublicURL != nil && strings.EqualFold(a.PublicURL.Scheme, "https")
+}

@@ -1,0 +1,77 @@
+package api
+
+import (
+	"net/http"
+	"strings"
+
+	"telemetryhub/hub/access"
+)
+
+// admit finds out who is calling and whether they may use a route with that need. The caller is returned also with an error.
+func (a *API) admit(need rule, r *http.Request) (caller, error) {
+	c, err := a.identify(r)
+	if err != nil && !need.open {
+		return c, err
+	}
+	if err := a.checkOrigin(c, need, r); err != nil {
+		return c, err
+	}
+	switch {
+	case need.open:
+		return c, nil
+	case need.loopback && sameMachine(r):
+		return c, nil
+	}
+	return c, need.check(c.id, r)
+}
+
+// identify returns the caller that the credentials of the request stand for. A request without any is nobody's, which is no
+// error. Tokens in the address are not looked at.
+func (a *API) identify(r *http.Request) (caller, error) {
+	c := who(r.Context())
+	if c.local {
+		return c, nil
+	}
+	var err error
+	if values := r.Header.Values("Authorization"); len(values) > 0 {
+		text := bearer(values[0])
+		if len(values) > 1 || text == "" {
+			return c, faultf(http.StatusUnauthorized, "Send one token, as Authorization: Bearer <token>. Other schemes are not taken.")
+		}
+		c.id, err = a.Access.Authenticate(text)
+		return c, err
+	}
+	cookie, err := r.Cookie(c.cookieName())
+	if err != nil {
+		return c, nil // there is none: nobody
+	}
+	secret := access.NewSecret(cookie.Value)
+	if c.id, err = a.Access.Session(secret); err != nil {
+		return c, err
+	}
+	c.cookie = secret
+	return c, nil
+}
+
+// bearer returns the token of an Authorization header, and nothing for other schemes (RFC 6750 section 2.1).
+func bearer(header string) string {
+	scheme, text, _ := strings.Cut(header, " ")
+	if !strings.EqualFold(scheme, "Bearer") {
+		return ""
+	}
+	return strings.TrimSpace(text)
+}
+
+// checkOrigin keeps pages of others from acting with the cookie of whoever looks at them. Tokens are not sent by browsers on
+// their own, so their Origin does not matter. A login has no cookie yet, but must not be forced on anybody either.
+func (a *API) checkOrigin(c caller, need rule, r *http.Request) error {
+	if r.Method == http.MethodGet || r.Method == http.MethodHead {
+		return nil
+	}
+	withCookie := !c.cookie.Empty()
+	fromPage := need.open && r.Header.Get("Origin") != ""
+	if (withCookie || fromPage) && !c.local && !a.origins.ours(r) {
+		return errOrigin
+	}
+	return nil
+}

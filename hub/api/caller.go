@@ -1,0 +1,49 @@
+package api
+
+import (
+	"context"
+	"net/http"
+	"net/netip"
+
+	"telemetryhub/hub/access"
+)
+
+// caller is who a request comes from. It travels in the request's context.
+type caller struct {
+	id access.Identity
+	// local means that the request came over the control socket.
+	local bool
+	// cookie is the session cookie that the identity stands on, empty for tokens.
+	cookie access.Secret
+	// secure means that the person at the other end sees https.
+	secure bool
+	// remote is the address that the request comes from, invalid for the control socket.
+	remote netip.Addr
+	// agent is what the browser calls itself.
+	agent string
+}
+
+type callerKey struct{}
+
+// who returns the caller that the guard has let through.
+func who(ctx context.Context) caller {
+	c, _ := ctx.Value(callerKey{}).(caller)
+	return c
+}
+
+func withCaller(r *http.Request, c caller) *http.Request {
+	return r.WithContext(context.WithValue(r.Context(), callerKey{}, c))
+}
+
+func (c caller) cookieName() string {
+	if c.secure {
+		return cookieNameSecure
+	}
+	return cookieName
+}
+
+// newCookie returns the cookie of a session. A negative age takes it away from the browser.
+func (c caller) newCookie(value string, maxAge int) http.Cookie {
+	return http.Cookie{Name: c.cookieName(), Value: value, Path: "/", MaxAge: maxAge,
+		Secure: c.secure, HttpOnly: true, SameSite: http.SameSiteLaxMode}
+}

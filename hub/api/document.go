@@ -1,0 +1,152 @@
+package api
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/danielgtaylor/huma/v2/adapters/humago"
+)
+
+// newDocument returns the huma API on the router. It serves no pages: those of huma load scripts from elsewhere.
+func newDocument(r *router, version string) huma.API {
+	return humago.New(r, huma.Config{
+		OpenAPI: &huma.OpenAPI{
+			OpenAPI: "3.1.0",
+			Info: &huma.Info{
+				Title: "Telemetry hub", Version: version,
+				Description: "Times are Unix milliseconds; queries also take RFC 3339. Errors are problem documents (RFC 9457) whose " +
+					"detail says what to do. State changes with a session cookie need an Origin header of the hub's own.",
+				License: &huma.License{Name: "Apache-2.0", Identifier: "Apache-2.0"},
+			},
+			Components: &huma.Components{
+				Schemas: huma.NewMapRegistry("#/components/schemas/", huma.DefaultSchemaNamer),
+				SecuritySchemes: map[string]*huma.SecurityScheme{
+					"token":   {Type: "http", Scheme: "bearer", Description: "API, device or enrolment token"},
+					"session": {Type: "apiKey", In: "cookie", Name: cookieNameSecure, Description: "Set by login; without TLS it is named " + cookieName},
+				},
+			},
+		},
+		Formats:                      map[string]huma.Format{"application/json": huma.DefaultJSONFormat, "json": huma.DefaultJSONFormat},
+		DefaultFormat:                "application/json",
+		RejectUnknownQueryParameters: true,
+		Transformers:                 []huma.Transformer{reword},
+	})
+}
+
+// register adds an operation whose errors leave by way of outward. What it needs is written into the document.
+func register[I, O any](a *API, op huma.Operation, handler func(context.Context, *I) (*O, error)) {
+	need := rules[op.Method+" "+op.Path]
+	op.BodyReadTimeout = bodyTime
+	if !need.open {
+		op.Security = []map[string][]string{{"token": {}}, {"session": {}}}
+	}
+	if need.action != "" {
+		op.Extensions = map[string]any{"x-action": need.action}
+	}
+	huma.Register(a.huma, op, func(ctx context.Context, in *I) (*O, error) {
+		out, err := handler(ctx, in)
+		if err != nil {
+			return nil, a.outward(ctx, err)
+		}
+		return out, nil
+	})
+}
+
+// describe adds the routes that have no Go types to the document, and serves the document as it is then.
+func (a *API) describe() error {
+	doc := a.huma.OpenAPI()
+	for _, op := range a.undescribed() {
+		if need := rules[op.Method+" "+op.Path]; !need.open {
+			op.Security = []map[string][]string{{"token": {}}, {"session": {}}}
+		}
+		doc.AddOperation(op)
+	}
+	asJSON, err := json.MarshalIndent(doc, "", "  ")
+	if err != nil {
+		return fmt.Errorf("encode the OpenAPI document: %w", err)
+	}
+	asYAML, err := doc.YAML()
+	if err != nil {
+		return fmt.Errorf("encode the OpenAPI document: %w", err)
+	}
+	a.router.HandleFunc("GET /api/openapi.json", fixed("application/vnd.oai.openapi+json; charset=utf-8", asJSON))
+	a.router.HandleFunc("GET /api/openapi.yaml", fixed("application/vnd.oai.openapi; charset=utf-8", asYAML))
+	return nil
+}
+
+// fixed answers with what does not change while the hub runs.
+func fixed(contentType string, body []byte) http.HandlerFunc {
+	return func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", contentType)
+		_, _ = w.Write(body) // the client has gone: nobody is left to be told
+	}
+}
+
+// undescribed are the operations that huma does not serve.
+func (a *API) undescribed() []*huma.Operation {
+	text := func(description, media string) map[string]*huma.Response {
+		return map[string]*huma.Response{"200": {Description: description,
+			Content: map[string]*huma.MediaType{media: {Schema: &huma.Schema{Type: "string"}}}}}
+	}
+	upgrade := map[string]*huma.Response{"101": {Description: "The connection is a WebSocket now"}}
+	ops := []*huma.Operation{
+		{OperationID: "metrics", Method: http.MethodGet, Path: "/metrics", Tags: []string{"status"},
+			Summary: "The hub's own figures for Prometheus", Description: "Programs on the hub's own machine need no token.",
+			Responses: text("Prometheus text format", "text/plain")},
+		{OperationID: "live-sse", Method: http.MethodGet, Path: "/api/v1/live/sse", Tags: []string{"live"},
+			Summary: "Follow the newest readings as server-sent events",
+			Description: "Each event is one frame of the live feed: a snapshot first, then changes. Its id resumes after it, by the " +
+				"header Last-Event-ID. An event named reset means that this was not possible, and that a snapshot follows; one named bye, " +
+				"that the hub ends the stream, and why.",
+			Parameters: eventParams(), Responses: text("Events", "text/event-stream")},
+	}
+	if a.DeviceSocket != nil {
+		ops = append(ops, &huma.Operation{OperationID: "device-socket", Method: http.MethodGet, Path: "/device/v1", Tags: []string{"live"},
+			Summary: "Connect a device", Description: "WebSocket, subprotocols hub.v1.cbor and hub.v1.json; see PROTOCOL.md.", Responses: upgrade})
+	}
+	if a.LiveSocket != nil {
+		ops = append(ops, &huma.Operation{OperationID: "live-socket", Method: http.MethodGet, Path: "/api/v1/live", Tags: []string{"live"},
+			Summary: "Follow the newest readings", Description: `WebSocket. Send {"subscribe":{"devices":["*"],"metrics":["*"],` +
+				`"mode":"latest","after":""}}: a snapshot comes first, then changes.`, Responses: upgrade})
+	}
+	return ops
+}
+
+func eventParams() []*huma.Param {
+	list := func(name, description string) *huma.Param {
+		return &huma.Param{Name: name, In: "query", Description: description, Schema: &huma.Schema{Type: "string"}}
+	}
+	return []*huma.Param{
+		list("devices", "Only these devices: IDs, or beginnings with * at the end, separated by commas"),
+		list("metrics", "Only these metrics: names, or beginnings with * at the end, separated by commas"),
+		{Name: "mode", In: "query", Description: "latest conflates; all has every reading", Schema: &huma.Schema{
+			Type: "string", Enum: []any{"latest", "all"}, Default: "latest"}},
+		list("after", "Resumes after the event with this id, where Last-Event-ID cannot be sent"),
+		{Name: "Last-Event-ID", In: "header", Schema: &huma.Schema{Type: "string"}},
+	}
+}
+
+// readingsResponse describes the answer about history, which is streamed.
+func readingsResponse() *huma.Response {
+	value := &huma.Schema{Description: "Number, true or false, or text"}
+	gap := &huma.Schema{Type: "object", Description: "A recorded loss", Properties: map[string]*huma.Schema{
+		"from": {Type: "integer"}, "to": {Type: "integer"}, "count": {Type: "integer"}, "cause": {Type: "string"},
+		"from_seq": {Type: "integer"}, "to_seq": {Type: "integer"},
+	}, Required: []string{"cause"}}
+	points := &huma.Schema{Type: "object", Required: []string{"device", "metric", "unit", "points", "gaps"},
+		Properties: map[string]*huma.Schema{
+			"device": {Type: "string"}, "metric": {Type: "string"}, "unit": {Type: "string"},
+			"points": {Type: "array", Items: &huma.Schema{Type: "array", Description: "[Unix ms, value]", Items: value}},
+			"gaps":   {Type: "array", Items: gap},
+			"next":   {Type: "integer", Description: "The first time that the limit left out: ask again with from=next"},
+			"damage": {Type: "string", Description: "Readings that are damaged on the hub's disk were left out"},
+		}}
+	return &huma.Response{Description: "The readings", Content: map[string]*huma.MediaType{
+		"application/json":     {Schema: points},
+		"text/csv":             {Schema: &huma.Schema{Type: "string"}},
+		"application/x-ndjson": {Schema: &huma.Schema{Type: "string"}},
+	}}
+}

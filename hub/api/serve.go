@@ -1,0 +1,186 @@
+package api
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"runtime/debug"
+	"time"
+
+	"telemetryhub/hub/access"
+)
+
+// Limits of a request. Routes have narrower ones for their bodies.
+const (
+	maxBody  = 1 << 20
+	bodyTime = 10 * time.Second
+)
+
+// serve takes every request through the stations that do not depend on the route.
+func (a *API) serve(w http.ResponseWriter, r *http.Request, c caller) {
+	began := time.Now()
+	out := &answer{ResponseWriter: w}
+	defer func() {
+		if !out.hijacked {
+			a.finish(out, r, began, recover())
+		} else if v := recover(); v != nil {
+			a.log.Error("socket handler panicked", "panic", v, "stack", string(debug.Stack()))
+		}
+	}()
+	c.secure, c.remote, c.agent = a.secure(r), a.remote(r), r.UserAgent()
+	r = withCaller(r, c)
+	a.protect(out.Header(), c.secure)
+	if a.origins.preflight(out, r) {
+		return
+	}
+	if enc := r.Header.Get("Content-Encoding"); enc != "" && enc != "identity" {
+		writeProblem(out, faultf(http.StatusUnsupportedMediaType, "Send the body as it is: Content-Encoding %q is not taken.", enc))
+		return
+	}
+	// The write deadline of the request before it would stay on the connection, so every request sets its own.
+	a.deadlines(out, time.Time{}, began.Add(a.RequestTimeout+a.WriteTimeout))
+	if r.ContentLength != 0 {
+		a.deadlines(out, began.Add(bodyTime), time.Time{})
+		r.Body = &timedBody{ReadCloser: http.MaxBytesReader(w, r.Body, maxBody), done: func() { a.endRead(out) }}
+	}
+	a.router.ServeHTTP(out, r)
+}
+
+// finish ends a request: it turns a panic into an answer where that is still possible, and counts and logs.
+func (a *API) finish(out *answer, r *http.Request, began time.Time, panicked any) {
+	aborted := false
+	if err, ok := panicked.(error); ok && errors.Is(err, http.ErrAbortHandler) {
+		aborted = true
+	} else if panicked != nil {
+		a.log.Error("handler panicked", "route", r.Pattern, "panic", panicked, "stack", string(debug.Stack()))
+		if aborted = out.status != 0; !aborted {
+			writeProblem(out, faultf(http.StatusInternalServerError, "The hub failed to do this; the reason is in its log."))
+		}
+	}
+	// Neither path nor query are logged: people put secrets there by mistake.
+	a.figures.request(r.Pattern, r.Method, out.status)
+	a.log.Debug("request", "method", knownMethod(r.Method), "route", r.Pattern, "status", out.status,
+		"ms", time.Since(began).Milliseconds(), "remote", a.remote(r), "aborted", aborted)
+	if aborted {
+		panic(http.ErrAbortHandler) // net/http then breaks the connection, so that the client notices
+	}
+}
+
+// guard stands before the handler of a route: it finds out who is calling and whether they may.
+func (a *API) guard(pattern string, h http.HandlerFunc) http.HandlerFunc {
+	need := rules[pattern]
+	return func(w http.ResponseWriter, r *http.Request) {
+		if need.own {
+			h(w, r)
+			return
+		}
+		c, err := a.admit(need, r)
+		if err != nil {
+			a.refuse(w, r, c, err)
+			return
+		}
+		if !streams(pattern) {
+			ctx, cancel := context.WithTimeout(r.Context(), a.RequestTimeout)
+			defer cancel()
+			r = r.WithContext(ctx)
+		}
+		h(w, withCaller(r, c))
+	}
+}
+
+// streams reports whether the route's answers may take as long as they need; their handlers set a deadline for each write.
+func streams(pattern string) bool {
+	return pattern == "GET /api/v1/devices/{id}/readings" || pattern == "GET /api/v1/live/sse"
+}
+
+// refuse answers for the guard.
+func (a *API) refuse(w http.ResponseWriter, r *http.Request, c caller, err error) {
+	f := a.outward(r.Context(), err)
+	if c.id.Kind == "" && f.status == http.StatusForbidden && errors.Is(err, access.ErrDenied) && !errors.Is(err, errOrigin) {
+		f = faultf(http.StatusUnauthorized,
+			"Say who you are: send a token as Authorization: Bearer <token>, or log in. Tokens are never taken from the address.")
+	}
+	if f.status == http.StatusUnauthorized {
+		w.Header().Set("WWW-Authenticate", `Bearer realm="telemetry hub"`)
+	}
+	writeProblem(w, f)
+}
+
+// deadlines sets the deadlines that are not zero. Connections that have none, as in tests, need none.
+func (a *API) deadlines(w http.ResponseWriter, read, write time.Time) {
+	ctl := http.NewResponseController(w)
+	if !read.IsZero() {
+		_ = ctl.SetReadDeadline(read)
+	}
+	if !write.IsZero() {
+		_ = ctl.SetWriteDeadline(write)
+	}
+}
+
+// endRead lifts the deadline of the body: net/http goes on reading to notice when the client goes away, and would take the
+// deadline for that.
+func (a *API) endRead(w http.ResponseWriter) {
+	_ = http.NewResponseController(w).SetReadDeadline(time.Time{})
+}
+
+// timedBody calls done when the body has been read to its end.
+type timedBody struct {
+	io.ReadCloser
+	done func()
+}
+
+func (b *timedBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	if errors.Is(err, io.EOF) {
+		b.done()
+	}
+	return n, err
+}
+
+// protect sets the headers that every answer has.
+func (a *API) protect(h http.Header, secure bool) {
+	h.Set("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'")
+	h.Set("X-Content-Type-Options", "nosniff")
+	h.Set("X-Frame-Options", "DENY")
+	h.Set("Referrer-Policy", "no-referrer")
+	h.Set("Cross-Origin-Resource-Policy", "same-origin")
+	h.Set("Cross-Origin-Opener-Policy", "same-origin")
+	h.Set("Cache-Control", "no-store")
+	if a.HSTS && secure {
+		h.Set("Strict-Transport-Security", "max-age=31536000")
+	}
+}
+
+// answer is a ResponseWriter that remembers the status.
+type answer struct {
+	http.ResponseWriter
+	status   int
+	hijacked bool
+}
+
+func (w *answer) WriteHeader(status int) {
+	if w.status == 0 && status >= 200 {
+		w.status = status
+	}
+	w.ResponseWriter.WriteHeader(status)
+}
+
+func (w *answer) Write(p []byte) (int, error) {
+	if w.status == 0 {
+		w.status = http.StatusOK
+	}
+	return w.ResponseWriter.Write(p)
+}
+
+// Unwrap lets http.ResponseController reach the connection.
+func (w *answer) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+
+// Hijack hands the connection to a socket.
+func (w *answer) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	conn, rw, err := http.NewResponseController(w.ResponseWriter).Hijack()
+	w.hijacked = err == nil
+	return conn, rw, err
+}

@@ -1,0 +1,207 @@
+package api
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"telemetryhub/device"
+	"telemetryhub/device/wire"
+	"telemetryhub/hub"
+	"telemetryhub/hub/access"
+)
+
+// maxEvents is how much is gathered before it is sent.
+const maxEvents = 64 << 10
+
+// farewell says why a stream ends. Clients of EventSource come back by themselves unless they are told otherwise.
+type farewell struct {
+	Code   wire.CloseCode `json:"code"`
+	Reason string         `json:"reason"`
+}
+
+// eventPeer is an event stream as the hub sees it.
+type eventPeer struct {
+	wake chan struct{} // holds one element while there may be something to write
+
+	once  sync.Once
+	ended chan struct{} // closed by Close
+	bye   farewell      // set before ended is closed
+}
+
+func newEventPeer() *eventPeer {
+	return &eventPeer{wake: make(chan struct{}, 1), ended: make(chan struct{})}
+}
+
+// Wake lets the handler look for frames.
+func (p *eventPeer) Wake() {
+	select {
+	case p.wake <- struct{}{}:
+	default: // it will look anyway
+	}
+}
+
+// Close lets the handler end the stream.
+func (p *eventPeer) Close(code wire.CloseCode, reason string) {
+	p.once.Do(func() {
+		p.bye = farewell{code, reason}
+		close(p.ended)
+	})
+}
+
+// events answers GET /api/v1/live/sse.
+func (a *API) events(w http.ResponseWriter, r *http.Request) {
+	ctx, id := r.Context(), who(r.Context()).id
+	if r.Method == http.MethodHead {
+		w.Header().Set("Content-Type", "text/event-stream")
+		return
+	}
+	sub, err := newSubscription(r, id)
+	if err != nil {
+		writeProblem(w, a.outward(ctx, err))
+		return
+	}
+	peer := newEventPeer()
+	viewer, err := a.Hub.Subscribe(ctx, sub, peer)
+	reset := errors.Is(err, hub.ErrResume)
+	if reset {
+		// EventSource would ask for the same again for ever.
+		sub.After = ""
+		viewer, err = a.Hub.Subscribe(ctx, sub, peer)
+	}
+	if err != nil {
+		writeProblem(w, a.outward(ctx, err))
+		return
+	}
+	defer viewer.End()
+	stop := a.Access.Watch(id, func(why access.Reason) { peer.Close(closeOf(why)) })
+	defer stop()
+
+	s := newStream(ctx, w, a.WriteTimeout)
+	s.contentType = "text/event-stream"
+	w.Header().Set("X-Accel-Buffering", "no") // nginx would gather events otherwise
+	s.buf = append(s.buf, "retry: 2000\n\n"...)
+	if reset {
+		s.buf = appendEvent(s.buf, "reset", "", []byte(`{"reason":"what came after the last event is not known any more: a snapshot follows"}`))
+	}
+	a.follow(ctx, s, viewer, peer)
+}
+
+// follow writes frames until the stream ends.
+func (a *API) follow(ctx context.Context, s *stream, viewer *hub.Viewer, peer *eventPeer) {
+	beat := time.NewTicker(a.Heartbeat)
+	defer beat.Stop()
+	var frame []byte
+	for {
+		for len(s.buf) < maxEvents {
+			var (
+				token string
+				ok    bool
+			)
+			if frame, token, ok = viewer.Next(frame[:0]); !ok {
+				break
+			}
+			s.buf = appendEvent(s.buf, "", token, frame)
+		}
+		again := len(s.buf) >= maxEvents
+		if len(s.buf) > 0 {
+			if s.flush(); s.err != nil {
+				return
+			}
+		}
+		if again {
+			peer.Wake()
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-peer.ended:
+			bye, err := json.Marshal(peer.bye)
+			if err == nil {
+				s.buf = appendEvent(s.buf, "bye", "", bye)
+				s.flush()
+			}
+			return
+		case <-peer.wake:
+		case <-beat.C:
+			s.buf = append(s.buf, ":\n\n"...)
+		}
+	}
+}
+
+// flush sends what there is, now.
+func (s *stream) flush() {
+	if s.send(); s.err == nil {
+		s.err = s.ctl.Flush()
+	}
+}
+
+// appendEvent writes one event (WHATWG HTML, server-sent events). Data of several lines is sent as several fields.
+func appendEvent(dst []byte, name, id string, data []byte) []byte {
+	if name != "" {
+		dst = append(append(append(dst, "event: "...), name...), '\n')
+	}
+	if id != "" {
+		dst = append(append(append(dst, "id: "...), id...), '\n')
+	}
+	for line := range bytes.SplitSeq(data, []byte{'\n'}) {
+		dst = append(append(append(dst, "data: "...), line...), '\n')
+	}
+	return append(dst, '\n')
+}
+
+func closeOf(why access.Reason) (wire.CloseCode, string) {
+	if why == access.Changed {
+		return wire.CloseDraining, "your role has changed: connect again"
+	}
+	return wire.CloseRevoked, "this credential is no longer valid (" + string(why) + ")"
+}
+
+// eventQuery are the parameters that an event stream takes.
+var eventQuery = []string{"devices", "metrics", "mode", "after"}
+
+// newSubscription reads the parameters of an event stream, which huma does not see.
+func newSubscription(r *http.Request, id access.Identity) (hub.Subscription, error) {
+	values, err := url.ParseQuery(r.URL.RawQuery)
+	if err != nil {
+		return hub.Subscription{}, faultf(http.StatusUnprocessableEntity, "The query of the address is malformed.")
+	}
+	for name := range values {
+		if !slices.Contains(eventQuery, name) {
+			return hub.Subscription{}, faultf(http.StatusUnprocessableEntity,
+				"Unknown parameter %.40q. This address takes %s.", name, strings.Join(eventQuery, ", "))
+		}
+	}
+	mode, err := hub.ParseMode(values.Get("mode"))
+	if err != nil {
+		return hub.Subscription{}, err
+	}
+	sub := hub.Subscription{
+		Devices: splitList(values["devices"]), Metrics: splitList(values["metrics"]), Mode: mode, After: values.Get("after"),
+		Scope: func(dev device.ID) bool { return id.CanOn(access.ReadLive, dev) },
+	}
+	if last := r.Header.Get("Last-Event-ID"); last != "" {
+		sub.After = last
+	}
+	return sub, nil
+}
+
+// splitList returns the items of lists separated by commas.
+func splitList(values []string) []string {
+	var items []string
+	for _, v := range values {
+		for item := range strings.SplitSeq(v, ",") {
+			if item != "" {
+				items = append(items, item)
+			}
+		}
+	}
+	return items
+}
