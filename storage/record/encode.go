@@ -32,6 +32,7 @@ type Group struct {
 	base  int64
 	crc   uint32 // of the base
 	count int
+	head  []byte
 }
 
 // Reset empties g, keeps its memory, and sets the time that arrivals are stored relative to.
