@@ -268,8 +268,8 @@ func (f *file) begin(writable bool) (tx *bolt.Tx, err error) {
 
 // update runs fn in a write transaction and makes it durable. An error of fn comes back as it is, and nothing was
 // written. Other errors: storage.ErrFull (nothing was written, and the same may succeed later), storage.ErrReadOnly,
-// storage.ErrClosed, storage.ErrCorrupt (nothing was written, nor will be), and storage.ErrUnknown, after which every
-// update of every file with the same latch fails with it.
+// storage.ErrClosed, storage.ErrReadOnly together with storage.ErrCorrupt (nothing was written, nor will be), and
+// storage.ErrUnknown. After the last three every update of every file with the same latch fails with the same error.
 func (f *file) update(fn func(tx *bolt.Tx) error) error {
 	if f.opts.readOnly {
 		return storage.ErrReadOnly
@@ -308,8 +308,8 @@ func (f *file) apply(tx *bolt.Tx, fn func(tx *bolt.Tx) error) (err error) {
 	defer func() {
 		if r := recover(); r != nil {
 			// bbolt's state in memory may be half changed, so it is not used for writing again.
-			err = fmt.Errorf("%s: %w", f.path, corruptf("%v", r))
-			f.opts.latch.stop(fmt.Errorf("%w: %w", storage.ErrReadOnly, err))
+			err = fmt.Errorf("%s: %w until the next start: %w", f.path, storage.ErrReadOnly, corruptf("%v", r))
+			f.opts.latch.stop(err)
 		}
 		if err != nil {
 			f.release(tx)

@@ -112,14 +112,20 @@ type pages struct {
 	meta meta
 	// notes says what was wrong with the meta pages although meta could be had.
 	notes []string
+	// lostMeta tells that one meta page is beyond repair, so that the newest transaction may be lost.
+	lostMeta bool
 
 	window    []byte
 	windowOff int64
 	windowLen int
+	ahead     int // how much to read at once
 }
 
-// windowSize is how much is read at once, because neighbours are mostly wanted next.
-const windowSize = 64 << 10
+// How much is read at once: little after a jump, more and more while one page follows the other.
+const (
+	minAhead = 2 * pageSize
+	maxAhead = 256 << 10
+)
 
 // openPages reads the meta pages. If only one of them is right the newest transaction may be lost with the other, so
 // that is noted; a single flipped bit is found and undone in memory, which is noted too.
@@ -151,6 +157,7 @@ func openPages(r io.ReaderAt, size int64) (*pages, error) {
 		if errors.Is(err, errNotBolt) {
 			foreign++
 		}
+		p.lostMeta = true
 		p.notes = append(p.notes, fmt.Sprintf("meta page %d: %v, so the newest transaction may be lost", i, err))
 	}
 	switch {
@@ -196,11 +203,17 @@ func (p *pages) raw(id pageID, n int) ([]byte, error) {
 	if end := int64(p.meta.high) * pageSize; off < 0 || off+int64(n) > end || off+int64(n) > p.size {
 		return nil, corruptf("page %d lies outside the file", id)
 	}
-	if want := max(windowSize, n); len(p.window) < want {
+	if off == p.windowOff+int64(p.windowLen) {
+		p.ahead = min(2*p.ahead, maxAhead)
+	} else {
+		p.ahead = minAhead
+	}
+	want := max(p.ahead, minAhead, n)
+	if cap(p.window) < want {
 		p.window = make([]byte, want)
 	}
 	p.windowLen = 0
-	got, err := p.r.ReadAt(p.window[:min(int64(len(p.window)), p.size-off)], off)
+	got, err := p.r.ReadAt(p.window[:min(int64(want), p.size-off)], off)
 	if got < n {
 		return nil, readError(err, id)
 	}

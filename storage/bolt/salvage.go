@@ -9,6 +9,8 @@ import (
 
 	bolt "go.etcd.io/bbolt"
 	"golang.org/x/sys/unix"
+
+	"telemetryhub/storage"
 )
 
 // Damage is something that was found wrong in a file, and what was done about it.
@@ -49,18 +51,28 @@ func openDamaged(path string) (*damagedFile, error) {
 	if err != nil {
 		return nil, err
 	}
-	info, err := f.Stat()
+	p, err := pagesToRescue(f)
 	if err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
-	p, err := openPages(f, info.Size())
-	if errors.Is(err, errNotBolt) {
-		return nil, errors.Join(err, f.Close())
+	return &damagedFile{path: path, os: f, p: p}, nil
+}
+
+// pagesToRescue returns a reader for a file however damaged it is. Its meta is zero where no meta page can be believed.
+// The error is errNotBolt, or what the system says.
+func pagesToRescue(f *os.File) (*pages, error) {
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
 	}
-	if p == nil {
+	p, err := openPages(f, info.Size())
+	switch {
+	case errors.Is(err, errNotBolt), errors.Is(err, storage.ErrNewerFormat):
+		return nil, err
+	case p == nil:
 		p = &pages{r: f, size: info.Size()}
 	}
-	return &damagedFile{path: path, os: f, p: p}, nil
+	return p, nil
 }
 
 func (d *damagedFile) close() error { return d.os.Close() }

@@ -22,6 +22,7 @@ const (
 type element struct {
 	origin     origin
 	page       pageID
+	off        int64 // of the value in the file
 	key, value []byte
 }
 
@@ -176,7 +177,7 @@ func (s *scanner) leaf(id pageID, top bool, n node, depth int) {
 		case root != 0:
 			s.follow(root, false, depth+1)
 		default:
-			s.elements(id, inTree, inline)
+			s.inline(id, inTree, n.valueAt(i), inline)
 		}
 	}
 }
@@ -188,15 +189,27 @@ func (s *scanner) elements(id pageID, from origin, n node) {
 			continue
 		}
 		if n.flags(i) == 0 {
-			s.yield(element{origin: from, page: id, key: n.key(i), value: n.value(i)})
+			s.yield(element{origin: from, page: id, off: int64(id)*pageSize + n.valueAt(i), key: n.key(i), value: n.value(i)})
 			continue
 		}
 		if root, _, inline, err := n.bucketAt(i); err == nil && root == 0 {
-			for k := range inline.count {
-				s.yield(element{origin: from, page: id, key: inline.key(k), value: inline.value(k)})
-			}
+			s.inline(id, from, n.valueAt(i), inline)
 		}
 	}
+}
+
+// inline yields the elements of a bucket whose page is inside a value, which is at the offset in the node's page.
+func (s *scanner) inline(id pageID, from origin, at int64, n node) {
+	base := int64(id)*pageSize + at + bucketValueSize
+	for i := range n.count {
+		s.yield(element{origin: from, page: id, off: base + n.valueAt(i), key: n.key(i), value: n.value(i)})
+	}
+}
+
+// valueAt returns where in the page a value begins.
+func (n *node) valueAt(i int) int64 {
+	at, key, _ := n.span(i)
+	return at + key
 }
 
 // within reports whether key and value of an element lie within the page.

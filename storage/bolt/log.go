@@ -1,0 +1,329 @@
+package bolt
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"sync/atomic"
+
+	bolt "go.etcd.io/bbolt"
+
+	"telemetryhub/storage"
+)
+
+// LogOptions configure a Log. The zero value works.
+type LogOptions struct {
+	// SegmentBytes is how much is put into one file before the next is begun. Zero means 64 MiB. Negative is an error.
+	SegmentBytes int64
+	// MaxBytes limits the disk space of the log; at the limit Append fails with storage.ErrFull until Trim has made room.
+	// Zero means no limit. It must have room for two segments, each SegmentBytes and 1 MiB.
+	MaxBytes int64
+	// FreeBytes is what a new segment must leave free on the disk; otherwise Append fails with storage.ErrFull. Zero means
+	// 32 MiB, negative means nothing.
+	FreeBytes int64
+	// Logger receives diagnostics. Nil discards them.
+	Logger *slog.Logger
+}
+
+func (o *LogOptions) fill() error {
+	if o.SegmentBytes == 0 {
+		o.SegmentBytes = 64 << 20
+	}
+	if o.FreeBytes == 0 {
+		o.FreeBytes = 32 << 20
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	switch {
+	case o.SegmentBytes < 0:
+		return fmt.Errorf("log options: segments of %d bytes", o.SegmentBytes)
+	case o.MaxBytes != 0 && o.MaxBytes < 2*o.fileBytes():
+		return fmt.Errorf("log options: a limit of %d bytes has no room for two segments of %d bytes", o.MaxBytes, o.fileBytes())
+	}
+	return nil
+}
+
+// fileBytes is the disk space that a segment gets when it is made. A segment may exceed SegmentBytes by one group, for
+// which there is room in the slack, with all that bbolt rewrites around it.
+func (o *LogOptions) fileBytes() int64 { return (o.SegmentBytes+groupSlack)/pageSize*pageSize + pageSize }
+
+const groupSlack = 1 << 20
+
+// Log is a storage.Log in segment files. It is safe for use by many goroutines at once.
+//
+// A Read that is overtaken by Trim ends with storage.ErrTrimmed. Missing groups are told by an entry whose position is
+// that of the last one missing.
+type Log struct {
+	dir   string
+	opts  LogOptions
+	lock  *DirLock
+	latch *latch
+	keep  keeper
+	last  atomic.Uint64 // the position of the last durable group
+
+	// appending guards the fields below. It is held while a group is written: there is one writer at a time. Where locks
+	// nest, the order is keep.trimming, appending, keep.building, mu, keep.mu.
+	appending sync.Mutex
+	active    *segment
+	tip       link // the last group
+	put       func(tx *bolt.Tx) error
+	group     []byte // what put writes
+	sum       uint32 // of the seal that put wrote
+	head      [logPieceSize]byte
+	marked    bool // the segment carries the mark of a clean end
+	used      int64
+
+	// mu guards the fields below.
+	mu       sync.Mutex
+	segments []*segment // in order; the last one is active
+	first    storage.Position
+	damage   []Damage
+	suspect  bool // something was found damaged, so this run must not end with a clean mark
+	closed   bool
+}
+
+var _ storage.Log = (*Log)(nil)
+
+// errRoll is how put says that the segment has no room for another group.
+var errRoll = errors.New("segment is full")
+
+// Append implements storage.Appender. Exactly one transaction is committed for each group.
+func (l *Log) Append(ctx context.Context, group []byte, last storage.Position) (storage.Position, error) {
+	if err := ctx.Err(); err != nil {
+		return 0, err
+	}
+	if len(group) > storage.MaxGroup {
+		return 0, fmt.Errorf("append %d bytes: %w: at most %d", len(group), storage.ErrTooLarge, storage.MaxGroup)
+	}
+	l.appending.Lock()
+	defer l.appending.Unlock()
+	if l.active == nil {
+		return 0, storage.ErrClosed
+	}
+	if last != l.tip.pos {
+		return 0, fmt.Errorf("append after %d: %w: the last position is %d", last, storage.ErrFenced, l.tip.pos)
+	}
+	if err := l.append(group); err != nil {
+		return 0, fmt.Errorf("append to the log: %w", err)
+	}
+	return l.tip.pos, nil
+}
+
+// append writes a group to the active segment, or to the next if that is full. appending is held.
+func (l *Log) append(group []byte) error {
+	l.group = group
+	err := errRoll
+	if !l.active.retired {
+		err = l.active.file.update(l.put)
+	}
+	if err == errRoll {
+		if err = l.roll(); err == nil {
+			err = l.active.file.update(l.put)
+		}
+	}
+	l.group = nil
+	if err != nil {
+		return err
+	}
+	l.tip = link{pos: l.tip.pos + 1, sum: l.sum}
+	l.marked = false
+	l.last.Store(uint64(l.tip.pos))
+	return nil
+}
+
+// putGroup is what put does: it stores l.group behind l.tip.
+func (l *Log) putGroup(tx *bolt.Tx) error {
+	if l.used = tx.Size(); l.used > l.opts.SegmentBytes {
+		return errRoll
+	}
+	if l.used > l.opts.SegmentBytes/2 {
+		l.keep.prepare()
+	}
+	if l.marked {
+		if err := tx.Bucket([]byte(headerBucket)).Delete([]byte(cleanKey)); err != nil {
+			return err
+		}
+	}
+	b := tx.Bucket([]byte(logBucket))
+	b.FillPercent = 1 // keys ascend, so a page that was split is never added to
+	pos := l.tip.pos + 1
+	l.sum = sealGroup(l.head[:], pos, l.tip, l.group)
+	n := groupHeaderSize + copy(l.head[groupHeaderSize:], l.group)
+	piece, rest := l.head[:n], l.group[n-groupHeaderSize:]
+	var key [logKeySize]byte
+	for i := 0; ; i++ {
+		if err := b.Put(logKey(&key, pos, i), piece); err != nil {
+			return err
+		}
+		if len(rest) == 0 {
+			break
+		}
+		n := min(len(rest), logPieceSize)
+		piece, rest = rest[:n], rest[n:]
+	}
+	return b.SetSequence(uint64(pos))
+}
+
+// roll begins the next segment. appending is held.
+func (l *Log) roll() error {
+	if err := l.latch.err(); err != nil {
+		return err
+	}
+	f, err := l.keep.take()
+	if err != nil {
+		return err
+	}
+	s, err := l.begin(f, l.tip.pos+1)
+	if err != nil {
+		return err
+	}
+	full := l.active
+	l.active, l.marked = s, false
+	l.keep.seal(full)
+	return nil
+}
+
+// begin gives a prepared file its name and adds it to the log.
+func (l *Log) begin(f *file, first storage.Position) (*segment, error) {
+	path := filepath.Join(l.dir, segmentName(first))
+	if err := f.publish(path); err != nil {
+		return nil, errors.Join(fmt.Errorf("begin segment %s: %w", path, err), f.close())
+	}
+	s := newActive(first, path, f, l.opts.fileBytes())
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.segments = append(l.segments, s)
+	return s, nil
+}
+
+// First implements storage.Reader.
+func (l *Log) First() storage.Position {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.first
+}
+
+// Last implements storage.Reader.
+func (l *Log) Last() storage.Position { return storage.Position(l.last.Load()) }
+
+// Size implements storage.Reader. Space that was set aside for groups to come is counted.
+func (l *Log) Size() int64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.sizeLocked() + l.keep.reserved.Load()
+}
+
+func (l *Log) sizeLocked() int64 {
+	var n int64
+	for _, s := range l.segments {
+		n += s.size.Load()
+	}
+	return n
+}
+
+// Damage returns what has been found damaged: when the log was opened, and since. What is still in the log is found
+// again at every start.
+func (l *Log) Damage() []Damage {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.Clone(l.damage)
+}
+
+// report keeps what was found and logs it.
+func (l *Log) report(ds ...Damage) {
+	for _, d := range ds {
+		l.opts.Logger.Error("log is damaged", "file", d.File, "what", d.What, "from", d.From, "to", d.To, "action", d.Action)
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, d := range ds {
+		if !slices.Contains(l.damage, d) {
+			l.damage = append(l.damage, d)
+		}
+		l.suspect = true
+	}
+}
+
+// Trim implements storage.Log. It deletes the files in which no group after upTo is.
+func (l *Log) Trim(ctx context.Context, upTo storage.Position) error {
+	l.keep.trimming.Lock()
+	defer l.keep.trimming.Unlock()
+	for {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		s, next, err := l.oldest(upTo)
+		if err != nil || s == nil {
+			return err
+		}
+		if err := os.Remove(s.path); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return fmt.Errorf("trim the log: %w", openError(err))
+		}
+		// One after the other, so that a power cut never leaves a hole in the middle.
+		if err := syncDir(l.dir); err != nil {
+			return fmt.Errorf("trim the log: %w", openError(err))
+		}
+		l.mu.Lock()
+		l.segments = l.segments[1:]
+		l.first = next - 1
+		l.mu.Unlock()
+		if err := s.close(); err != nil {
+			return fmt.Errorf("trim the log: %w", err)
+		}
+	}
+}
+
+// oldest returns the first segment if nothing after upTo is in it, and the first position of the one behind it.
+func (l *Log) oldest(upTo storage.Position) (*segment, storage.Position, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed {
+		return nil, 0, storage.ErrClosed
+	}
+	if len(l.segments) < 2 || l.segments[1].first-1 > upTo || !l.segments[0].sealed() {
+		return nil, 0, nil
+	}
+	return l.segments[0], l.segments[1].first, nil
+}
+
+// Close implements io.Closer. It leaves a mark that everything was found in order and is durable, so that the next
+// start need not read all of it. Running reads end with storage.ErrClosed. Closing again does nothing.
+func (l *Log) Close() error {
+	l.mu.Lock()
+	again, clean := l.closed, !l.suspect
+	l.closed = true
+	l.mu.Unlock()
+	if again {
+		return nil
+	}
+	err := l.keep.stop()
+	l.keep.trimming.Lock()
+	defer l.keep.trimming.Unlock()
+	l.appending.Lock()
+	defer l.appending.Unlock()
+	if clean && l.latch.err() == nil && !l.active.retired && !l.marked {
+		err = errors.Join(err, l.markClean())
+	}
+	l.active = nil
+	for _, s := range l.segments {
+		err = errors.Join(err, s.close())
+	}
+	return errors.Join(err, l.lock.Close())
+}
+
+// markClean writes the mark of a clean end. On a full disk there is none, which only costs time at the next start.
+func (l *Log) markClean() error {
+	err := l.active.file.update(func(tx *bolt.Tx) error {
+		return tx.Bucket([]byte(headerBucket)).Put([]byte(cleanKey), encodeClean(l.tip))
+	})
+	if errors.Is(err, storage.ErrFull) {
+		return nil
+	}
+	return err
+}

@@ -1,0 +1,89 @@
+package bolt
+
+// deepBytes is how much of a node scanDeep looks at. A node of catalog or slice has at most four elements of a piece
+// each, or fits in a page.
+const deepBytes = 20 << 10
+
+// scanDeep calls yield for everything in the file that could be an element of a leaf with one wrong bit in its header or
+// in its table, where scan sees no leaf, or an element less. Most of what it yields is nonsense: only what has a proof of
+// its own may be believed. All of it is stale, as nothing tells whether the page is in use.
+func scanDeep(p *pages, yield func(element)) {
+	p.meta.high = pageID(p.size / pageSize)
+	for id := pageID(2); id < p.meta.high; id++ {
+		b, err := p.raw(id, int(min(deepBytes, int64(p.meta.high-id)*pageSize)))
+		if err != nil {
+			continue // scan has listed it
+		}
+		d := deepNode{id: id, b: b, yield: yield}
+		listed := int(le.Uint16(b[10:]))
+		d.read(listed)
+		// The first key follows the table, so it tells too how many elements there are.
+		if first := int(le.Uint32(b[pageHeaderSize+4:])); first%elemSize == 0 && first/elemSize != listed {
+			d.read(first / elemSize)
+		}
+	}
+}
+
+// deepNode is a page that may be a leaf.
+type deepNode struct {
+	id    pageID
+	b     []byte
+	yield func(element)
+}
+
+// read yields the elements of a leaf with so many of them. It gives up at the second that is not what it should be.
+func (d *deepNode) read(count int) {
+	end := int64(pageHeaderSize + count*elemSize)
+	if count == 0 || end > int64(len(d.b)) {
+		return
+	}
+	n := node{leaf: true, count: count, b: d.b}
+	odd := false
+	for i := range count {
+		at, key, value := n.span(i)
+		next := at + key + value
+		if i+1 < count {
+			next, _, _ = n.span(i + 1)
+		}
+		if at == end && key > 0 && at+key+value == next && next <= int64(len(d.b)) {
+			if n.flags(i) == bucketElem && value > bucketValueSize+pageHeaderSize {
+				inline := deepNode{id: d.id, b: n.value(i)[bucketValueSize:], yield: d.yield}
+				inline.read(int(le.Uint16(inline.b[10:])))
+			}
+			if i+1 < count {
+				d.give(at, key, value)
+			} else {
+				d.vary(at, key, value) // nothing follows that would show that its lengths are right
+			}
+			end = next
+			continue
+		}
+		if odd {
+			return
+		}
+		odd = true
+		d.vary(end, key, value)
+		if at == end {
+			end = at + key + value // perhaps the next element is the odd one
+		}
+		if next > end || next > int64(pageHeaderSize+count*elemSize) && next < int64(len(d.b)) {
+			end = next
+		}
+	}
+}
+
+// vary yields an element with the lengths as they are and with each single bit of them turned.
+func (d *deepNode) vary(at, key, value int64) {
+	d.give(at, key, value)
+	for bit := range 32 {
+		d.give(at, key^1<<bit, value)
+		d.give(at, key, value^1<<bit)
+	}
+}
+
+func (d *deepNode) give(at, key, value int64) {
+	if at < 0 || key <= 0 || at+key+value > int64(len(d.b)) {
+		return
+	}
+	d.yield(element{origin: stale, page: d.id, key: d.b[at : at+key], value: d.b[at+key : at+key+value]})
+}
