@@ -201,39 +201,51 @@ func (s scalar) MarshalJSON() ([]byte, error) { return s.appendJSON(nil), nil }
 func (s scalar) MarshalCBOR() ([]byte, error) { return s.appendCBOR(nil), nil }
 
 func (s *scalar) UnmarshalCBOR(b []byte) error {
-	ib, arg, p := cborHead(b, 0)
+	v, p, code := cborScalar(b, 0)
+	if p != len(b) || code != 0 {
+		return protocolError("a value is a number, true, false or a text (%s)", code)
+	}
+	s.Value = v
+	return nil
+}
+
+// cborScalar reads a value outside of data. The text is a copy. next is negative if the item is not well-formed.
+func cborScalar(b []byte, start int) (v device.Value, next int, code BadCode) {
+	ib, arg, p := cborHead(b, start)
 	if p < 0 {
-		return malformed(CBOR)
+		return v, -1, 0
 	}
 	switch ib >> 5 {
 	case majorUint, majorNint:
-		v, exact := integer(ib>>5 == majorNint, arg)
+		f, exact := integer(ib>>5 == majorNint, arg)
 		if !exact {
-			return protocolError("the integer is not exact as a float64")
+			return v, p, BadExact
 		}
-		s.Value = device.NumberValue(v)
-		return nil
+		return device.NumberValue(f), p, 0
 	case majorText:
-		text, p := cborText(b, 0)
-		if p < 0 || len(text) > device.MaxTextLen || !utf8.Valid(text) {
-			return protocolError("a text of over %d bytes or not UTF-8", device.MaxTextLen)
+		text, p := cborText(b, start)
+		if p < 0 {
+			return v, -1, 0
 		}
-		s.Value = device.TextValue(string(text))
-		return nil
+		if len(text) > device.MaxTextLen || !utf8.Valid(text) {
+			return v, p, BadText
+		}
+		return device.TextValue(string(text)), p, 0
 	}
 	switch ib {
 	case cborNull:
-		s.Value = device.Value{}
-		return nil
+		return v, p, 0
 	case cborTrue, cborFalse:
-		s.Value = device.BoolValue(ib == cborTrue)
-		return nil
+		return device.BoolValue(ib == cborTrue), p, 0
 	}
-	if v, ok := cborFloat(ib, arg); ok && v-v == 0 {
-		s.Value = device.NumberValue(v)
-		return nil
+	f, ok := cborFloat(ib, arg)
+	if !ok {
+		return v, cborSkip(b, start, MaxNesting-3), BadType
 	}
-	return protocolError("a value is a number, true, false or a text")
+	if f-f != 0 {
+		return v, p, BadNumber
+	}
+	return device.NumberValue(f), p, 0
 }
 
 // clean makes s fit for a field of free text: valid UTF-8 and at most MaxText bytes.

@@ -171,9 +171,10 @@ func transcode(dst, b []byte, p, depth int) (out []byte, next int) {
 		return transcodeNested(dst, b, p, depth)
 	}
 	v, p := jsonNumber(b, p)
-	if p < 0 || v-v != 0 {
+	if p < 0 {
 		return nil, -1
 	}
+	// A number beyond the range of a float64 is passed on as infinite, which whoever needs it refuses.
 	if n := int64(v); v >= -MaxExactInt && v <= MaxExactInt && float64(n) == v {
 		return appendCBORInt(dst, n), p
 	}

@@ -14,12 +14,13 @@ import (
 // A decoder keeps memory for the largest frame it has seen: up to 5 MiB after a frame of [MaxFrame]. Where there are
 // many connections, share decoders through a pool.
 type Decoder struct {
-	values  []device.Value
-	bad     badList
-	rows    []jsonRow
-	prints  []uint64
-	texts   []string
-	scratch []byte
+	values   []device.Value
+	bad      badList
+	rows     []jsonRow
+	prints   []uint64
+	texts    []string
+	scratch  []byte
+	readings []Reading
 
 	// The times of the message at hand, relative to its base: the earliest and the latest row so far.
 	first, last int64

@@ -81,3 +81,14 @@ func typeNamed(name []byte) Type {
 	}
 	return TypeUnknown
 }
+
+// Closes reports whether a fault in a message of the type closes the connection with the code of [CloseFor], because
+// the two sides would not agree any more. After a fault in any other message the answer is an err, and the message is
+// ignored.
+func (t Type) Closes() bool {
+	switch t {
+	case TypeHello, TypeWelcome, TypeBirth, TypeData, TypeGap, TypeAck:
+		return true
+	}
+	return false
+}
