@@ -21,7 +21,6 @@ func checkAggregate(name string) error {
 
 // bucket gathers the readings of one step, which come in order of time.
 type bucket struct {
-	start       int64
 	count       int64 // of all readings
 	first, last device.Value
 
@@ -29,8 +28,6 @@ type bucket struct {
 	min, max float64
 	sum, rem float64 // Neumaier's sum: rem holds what sum has lost to rounding
 }
-
-func (b *bucket) reset(start int64) { *b = bucket{start: start} }
 
 func (b *bucket) add(v device.Value) {
 	if b.count == 0 {
@@ -86,37 +83,4 @@ func (b *bucket) value(agg string) (device.Value, bool) {
 	default: // avg: checkAggregate lets nothing else through
 		return device.NumberValue((b.sum + b.rem) / float64(b.numbers)), true
 	}
-}
-
-// aggregator turns readings in order of time into one point a step. Steps without readings give no point.
-type aggregator struct {
-	steps steps
-	agg   string
-	emit  func(t int64, v device.Value) bool
-
-	open bool
-	b    bucket
-}
-
-func (a *aggregator) add(t int64, v device.Value) bool {
-	start := a.steps.start(t)
-	if a.open && start != a.b.start && !a.flush() {
-		return false
-	}
-	if !a.open {
-		a.b.reset(start)
-		a.open = true
-	}
-	a.b.add(v)
-	return true
-}
-
-// flush emits the step that is open. It must be called once more after the last reading.
-func (a *aggregator) flush() bool {
-	if !a.open {
-		return true
-	}
-	a.open = false
-	v, ok := a.b.value(a.agg)
-	return !ok || a.emit(a.b.start, v)
 }

@@ -20,9 +20,6 @@ import (
 type Options struct {
 	Hub    *hub.Hub
 	Access *access.Registry
-	// DeviceSocket and LiveSocket answer GET /device/v1 and GET /api/v1/live. They upgrade, so they see to identity and
-	// Origin themselves. Nil means that these routes do not exist.
-	DeviceSocket, LiveSocket http.Handler
 	// Version is shown in the status, in metrics and in the OpenAPI document. Empty means "dev".
 	Version string
 	// PublicURL is how people reach the hub when a proxy stands before it. Nil means that they reach it directly.
@@ -78,11 +75,12 @@ func (o *Options) fill() error {
 type API struct {
 	Options
 	log     *slog.Logger
+	started time.Time
 	router  *router
 	huma    huma.API
 	figures *figures
 	metrics http.Handler
-	origins origins
+	origins access.Origins
 }
 
 // New returns an API. It fails only on options that cannot be used.
@@ -90,9 +88,13 @@ func New(o Options) (*API, error) {
 	if err := o.fill(); err != nil {
 		return nil, err
 	}
-	a := &API{Options: o, log: o.Logger.With("component", "api"), figures: newFigures()}
+	a := &API{Options: o, log: o.Logger.With("component", "api"), started: time.Now(), figures: newFigures()}
 	var err error
-	if a.origins, err = newOrigins(o.PublicURL, o.AllowOrigins); err != nil {
+	public := ""
+	if o.PublicURL != nil {
+		public = o.PublicURL.String()
+	}
+	if a.origins, err = access.ParseOrigins(public, o.AllowOrigins); err != nil {
 		return nil, err
 	}
 	registry := prometheus.NewRegistry()
@@ -100,9 +102,16 @@ func New(o Options) (*API, error) {
 		return nil, err
 	}
 	a.router = newRouter(a.guard)
-	a.huma = newDocument(a.router, o.Version)
+	a.huma = newDocument(a.router, o.Version, o.Access.CookieName(true))
 	a.routes()
 	return a, a.describe()
+}
+
+// Mount adds the sockets: handlers of GET /device/v1 and GET /api/v1/live. They upgrade, so they ask for identity and Origin
+// themselves, by [API.Authenticate]. It is called before the first request.
+func (a *API) Mount(device, live http.Handler) {
+	a.router.HandleFunc("GET /device/v1", device.ServeHTTP)
+	a.router.HandleFunc("GET /api/v1/live", live.ServeHTTP)
 }
 
 // Routes returns the pattern of every route, as "GET /api/v1/devices/{id}".
@@ -134,12 +143,6 @@ func (a *API) plainRoutes() {
 	a.router.HandleFunc("GET /{$}", a.page)
 	a.router.HandleFunc("GET /metrics", a.metrics.ServeHTTP)
 	a.router.HandleFunc("GET /api/v1/live/sse", a.events)
-	if a.DeviceSocket != nil {
-		a.router.HandleFunc("GET /device/v1", a.DeviceSocket.ServeHTTP)
-	}
-	if a.LiveSocket != nil {
-		a.router.HandleFunc("GET /api/v1/live", a.LiveSocket.ServeHTTP)
-	}
 }
 
 // secure reports whether the person at the other end sees https.

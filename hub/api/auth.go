@@ -41,16 +41,28 @@ func (a *API) identify(r *http.Request) (caller, error) {
 		c.id, err = a.Access.Authenticate(text)
 		return c, err
 	}
-	cookie, err := r.Cookie(c.cookieName())
-	if err != nil {
-		return c, nil // there is none: nobody
+	cookie := a.Access.CookieOf(r, c.secure)
+	if cookie.Empty() {
+		return c, nil // nobody
 	}
-	secret := access.NewSecret(cookie.Value)
-	if c.id, err = a.Access.Session(secret); err != nil {
+	if c.id, err = a.Access.Session(cookie); err != nil {
 		return c, err
 	}
-	c.cookie = secret
+	c.cookie = cookie
 	return c, nil
+}
+
+// Authenticate returns who stands behind a request to upgrade that came through the API. Nobody is no error. With a session
+// cookie the Origin must be ours, or the error wraps access.ErrDenied.
+func (a *API) Authenticate(r *http.Request) (access.Identity, error) {
+	c, err := a.identify(r)
+	if err == nil && !c.cookie.Empty() {
+		err = a.origins.CheckSession(originRequest(r, true))
+	}
+	if err != nil {
+		return access.Identity{}, err
+	}
+	return c.id, nil
 }
 
 // bearer returns the token of an Authorization header, and nothing for other schemes (RFC 6750 section 2.1).
@@ -65,13 +77,21 @@ func bearer(header string) string {
 // checkOrigin keeps pages of others from acting with the cookie of whoever looks at them. Tokens are not sent by browsers on
 // their own, so their Origin does not matter. A login has no cookie yet, but must not be forced on anybody either.
 func (a *API) checkOrigin(c caller, need rule, r *http.Request) error {
-	if r.Method == http.MethodGet || r.Method == http.MethodHead {
+	switch {
+	case c.local:
 		return nil
-	}
-	withCookie := !c.cookie.Empty()
-	fromPage := need.open && r.Header.Get("Origin") != ""
-	if (withCookie || fromPage) && !c.local && !a.origins.ours(r) {
-		return errOrigin
+	case !c.cookie.Empty():
+		return a.origins.CheckSession(originRequest(r, false))
+	case need.open && r.Method != http.MethodGet && r.Method != http.MethodHead:
+		return a.origins.CheckOpen(originRequest(r, false))
 	}
 	return nil
+}
+
+func originRequest(r *http.Request, upgrade bool) access.OriginRequest {
+	method := r.Method
+	if method == http.MethodHead {
+		method = http.MethodGet // it changes as little
+	}
+	return access.OriginRequest{Method: method, Upgrade: upgrade, Origin: r.Header.Values("Origin"), Host: r.Host, TLS: r.TLS != nil}
 }

@@ -34,16 +34,3 @@ func who(ctx context.Context) caller {
 func withCaller(r *http.Request, c caller) *http.Request {
 	return r.WithContext(context.WithValue(r.Context(), callerKey{}, c))
 }
-
-func (c caller) cookieName() string {
-	if c.secure {
-		return cookieNameSecure
-	}
-	return cookieName
-}
-
-// newCookie returns the cookie of a session. A negative age takes it away from the browser.
-func (c caller) newCookie(value string, maxAge int) http.Cookie {
-	return http.Cookie{Name: c.cookieName(), Value: value, Path: "/", MaxAge: maxAge,
-		Secure: c.secure, HttpOnly: true, SameSite: http.SameSiteLaxMode}
-}

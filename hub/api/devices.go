@@ -26,7 +26,16 @@ type deviceView struct {
 	IntervalMS  int64             `json:"interval_ms,omitempty" doc:"Expected time between readings"`
 	Firmware    string            `json:"firmware,omitempty"`
 	Model       string            `json:"model,omitempty"`
+	Events      []eventView       `json:"events,omitempty" doc:"The last that the device told about itself, oldest first"`
 	Metrics     []metricView      `json:"metrics"`
+}
+
+// eventView is something that a device told about itself.
+type eventView struct {
+	T     int64  `json:"t" doc:"Unix ms"`
+	Level string `json:"level"`
+	Code  string `json:"code,omitempty"`
+	Text  string `json:"text,omitempty"`
 }
 
 // metricView is a metric as the API shows it.
@@ -67,9 +76,12 @@ func viewDevice(d *hub.DeviceInfo) deviceView {
 		IntervalMS: d.Interval.Milliseconds(), Firmware: d.Firmware, Model: d.Model,
 		Metrics: make([]metricView, len(d.Metrics)),
 	}
+	for _, e := range d.Events {
+		v.Events = append(v.Events, eventView{e.TimeMS, e.Level, e.Code, e.Text})
+	}
 	for i := range d.Metrics {
 		m := &d.Metrics[i]
-		v.Metrics[i] = metricView{Name: m.Name, Unit: m.Unit, Kind: m.Kind.String(), IntervalMS: m.Interval.Milliseconds(),
+		v.Metrics[i] = metricView{Name: m.Name, Unit: m.Unit, Kind: m.Kind.String(), IntervalMS: m.IntervalMS,
 			Lo: limit(m.Lo), Hi: limit(m.Hi), Latest: viewLatest(m.Latest)}
 	}
 	return v

@@ -11,7 +11,7 @@ import (
 )
 
 // newDocument returns the huma API on the router. It serves no pages: those of huma load scripts from elsewhere.
-func newDocument(r *router, version string) huma.API {
+func newDocument(r *router, version, cookie string) huma.API {
 	return humago.New(r, huma.Config{
 		OpenAPI: &huma.OpenAPI{
 			OpenAPI: "3.1.0",
@@ -25,7 +25,7 @@ func newDocument(r *router, version string) huma.API {
 				Schemas: huma.NewMapRegistry("#/components/schemas/", huma.DefaultSchemaNamer),
 				SecuritySchemes: map[string]*huma.SecurityScheme{
 					"token":   {Type: "http", Scheme: "bearer", Description: "API, device or enrolment token"},
-					"session": {Type: "apiKey", In: "cookie", Name: cookieNameSecure, Description: "Set by login; without TLS it is named " + cookieName},
+					"session": {Type: "apiKey", In: "cookie", Name: cookie, Description: "Set by login; without TLS its name differs"},
 				},
 			},
 		},
@@ -58,7 +58,7 @@ func register[I, O any](a *API, op huma.Operation, handler func(context.Context,
 // describe adds the routes that have no Go types to the document, and serves the document as it is then.
 func (a *API) describe() error {
 	doc := a.huma.OpenAPI()
-	for _, op := range a.undescribed() {
+	for _, op := range undescribed() {
 		if need := rules[op.Method+" "+op.Path]; !need.open {
 			op.Security = []map[string][]string{{"token": {}}, {"session": {}}}
 		}
@@ -86,13 +86,13 @@ func fixed(contentType string, body []byte) http.HandlerFunc {
 }
 
 // undescribed are the operations that huma does not serve.
-func (a *API) undescribed() []*huma.Operation {
+func undescribed() []*huma.Operation {
 	text := func(description, media string) map[string]*huma.Response {
 		return map[string]*huma.Response{"200": {Description: description,
 			Content: map[string]*huma.MediaType{media: {Schema: &huma.Schema{Type: "string"}}}}}
 	}
 	upgrade := map[string]*huma.Response{"101": {Description: "The connection is a WebSocket now"}}
-	ops := []*huma.Operation{
+	return []*huma.Operation{
 		{OperationID: "metrics", Method: http.MethodGet, Path: "/metrics", Tags: []string{"status"},
 			Summary: "The hub's own figures for Prometheus", Description: "Programs on the hub's own machine need no token.",
 			Responses: text("Prometheus text format", "text/plain")},
@@ -102,17 +102,12 @@ func (a *API) undescribed() []*huma.Operation {
 				"header Last-Event-ID. An event named reset means that this was not possible, and that a snapshot follows; one named bye, " +
 				"that the hub ends the stream, and why.",
 			Parameters: eventParams(), Responses: text("Events", "text/event-stream")},
-	}
-	if a.DeviceSocket != nil {
-		ops = append(ops, &huma.Operation{OperationID: "device-socket", Method: http.MethodGet, Path: "/device/v1", Tags: []string{"live"},
-			Summary: "Connect a device", Description: "WebSocket, subprotocols hub.v1.cbor and hub.v1.json; see PROTOCOL.md.", Responses: upgrade})
-	}
-	if a.LiveSocket != nil {
-		ops = append(ops, &huma.Operation{OperationID: "live-socket", Method: http.MethodGet, Path: "/api/v1/live", Tags: []string{"live"},
+		{OperationID: "device-socket", Method: http.MethodGet, Path: "/device/v1", Tags: []string{"live"},
+			Summary: "Connect a device", Description: "WebSocket, subprotocols hub.v1.cbor and hub.v1.json; see PROTOCOL.md.", Responses: upgrade},
+		{OperationID: "live-socket", Method: http.MethodGet, Path: "/api/v1/live", Tags: []string{"live"},
 			Summary: "Follow the newest readings", Description: `WebSocket. Send {"subscribe":{"devices":["*"],"metrics":["*"],` +
-				`"mode":"latest","after":""}}: a snapshot comes first, then changes.`, Responses: upgrade})
+				`"mode":"latest","after":""}}: a snapshot comes first, then changes.`, Responses: upgrade},
 	}
-	return ops
 }
 
 func eventParams() []*huma.Param {

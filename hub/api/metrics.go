@@ -42,7 +42,7 @@ func (a *API) exposeMetrics(registry *prometheus.Registry) (http.Handler, error)
 	build := prometheus.NewGaugeVec(prometheus.GaugeOpts{Namespace: "hub", Name: "build_info", Help: "Always 1."}, []string{"version"})
 	build.WithLabelValues(a.Version).Set(1)
 	for _, c := range []prometheus.Collector{
-		a.figures.requests, build, collectors.NewGoCollector(),
+		a.figures.requests, build, newCollector(a.Hub.Status), collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 	} {
 		if err := registry.Register(c); err != nil {

@@ -1,86 +1,18 @@
 package api
 
 import (
-	"errors"
-	"fmt"
 	"net"
 	"net/http"
 	"net/netip"
-	"net/url"
 	"slices"
 	"strings"
-
-	"telemetryhub/hub/access"
 )
 
-// errOrigin means that a page of somebody else asked with the cookie of the person who looks at it.
-var errOrigin = fmt.Errorf("%w: the request comes from a page of another origin, or from a browser that does not say from which; "+
-	"start the hub with --allow-origin for that page, or use a token", access.ErrDenied)
-
-// origins knows which pages may act with a session cookie.
-type origins struct {
-	// public is the hub's own origin where people reach it through a proxy, else empty.
-	public string
-	allow  []string
-}
-
-func newOrigins(public *url.URL, allow []string) (origins, error) {
-	var o origins
-	var bad []error
-	for _, text := range allow {
-		origin, err := parseOrigin(text)
-		if err != nil {
-			bad = append(bad, fmt.Errorf("allowed origin: %w", err))
-		}
-		o.allow = append(o.allow, origin)
-	}
-	if public != nil {
-		origin, err := parseOrigin(public.Scheme + "://" + public.Host)
-		if err != nil {
-			bad = append(bad, fmt.Errorf("public URL: %w", err))
-		}
-		o.public = origin
-	}
-	return o, errors.Join(bad...)
-}
-
-// parseOrigin returns scheme, host and port of an origin as browsers write it: lower case, without the usual port.
-func parseOrigin(text string) (string, error) {
-	u, err := url.Parse(text)
-	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" || u.User != nil ||
-		u.Path != "" || u.RawQuery != "" || u.Fragment != "" {
-		return "", fmt.Errorf("%q is not an origin: write scheme and host, as https://wall.example or http://10.0.0.5:8080", text)
-	}
-	host := strings.ToLower(u.Host)
-	if port := u.Port(); u.Scheme == "http" && port == "80" || u.Scheme == "https" && port == "443" {
-		host = strings.TrimSuffix(host, ":"+port)
-	}
-	return u.Scheme + "://" + host, nil
-}
-
-// ours reports whether the page that sent the request is the hub's own or an allowed one. Without the header it is not known,
-// and so it is not.
-func (o origins) ours(r *http.Request) bool {
+// shared lets allowed pages elsewhere read the answer, and answers their browsers' questions whether they may. It reports
+// whether the request is answered.
+func (a *API) shared(w http.ResponseWriter, r *http.Request) bool {
 	origin := r.Header.Get("Origin")
-	if origin == "" || len(r.Header.Values("Origin")) > 1 {
-		return false
-	}
-	if origin == o.public || slices.Contains(o.allow, origin) {
-		return true
-	}
-	scheme := "http"
-	if r.TLS != nil {
-		scheme = "https"
-	}
-	own, err := parseOrigin(scheme + "://" + r.Host)
-	return err == nil && origin == own
-}
-
-// preflight answers questions of browsers about pages elsewhere, and lets allowed ones read the answers. It reports whether
-// the request is answered.
-func (o origins) preflight(w http.ResponseWriter, r *http.Request) bool {
-	origin := r.Header.Get("Origin")
-	if origin == "" || !slices.Contains(o.allow, origin) {
+	if origin == "" || !slices.Contains(a.AllowOrigins, origin) {
 		return false
 	}
 	h := w.Header()

@@ -1,28 +1,35 @@
 package api
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"net/http"
+	"slices"
 	"strconv"
 
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/danielgtaylor/huma/v2/adapters/humago"
 
 	"telemetryhub/device"
+	"telemetryhub/hub"
+	"telemetryhub/storage"
+	"telemetryhub/storage/history"
 )
 
 // readingsInput holds the parameters of a request for history.
 type readingsInput struct {
-	ID     string `path:"id" doc:"Device ID"`
-	Metric string `query:"metric" maxLength:"64" doc:"Name of the metric. Needed for JSON; CSV and NDJSON without it have all metrics of the device."`
-	From   string `query:"from" maxLength:"64" doc:"First time: Unix milliseconds or RFC 3339; a time without an offset is read in tz. Absent means from the beginning."`
-	To     string `query:"to" maxLength:"64" doc:"Time before which to end, as from. Absent means to the newest."`
-	TZ     string `query:"tz" maxLength:"64" doc:"Time zone (IANA) for times without an offset, for steps of days, and for the times in CSV. Absent means UTC."`
-	Limit  int    `query:"limit" minimum:"0" maximum:"1000000000" doc:"Greatest number of points or rows. 0 means all. If there are more, next says where to go on."`
-	Step   string `query:"step" maxLength:"32" doc:"Width of a step (10s, 5m, 1h, 1d, 1w): answers one aggregate per step. Steps that divide a day, and whole days, follow the calendar of tz."`
-	Agg    string `query:"agg" enum:"avg,min,max,sum,count,first,last" doc:"What to make of the readings of a step. Absent means avg."`
-	Format string `query:"format" enum:"json,csv,ndjson" default:"json" doc:"csv: one row per time, a column per metric. ndjson: one object {t, v} per time."`
+	ID      string `path:"id" doc:"Device ID"`
+	Metric  string `query:"metric" maxLength:"64" doc:"Name of the metric. Needed for JSON; CSV and NDJSON without it have all metrics of the device."`
+	Version uint32 `query:"version" doc:"Number of a version of the metric, from versions in an earlier answer. Absent means the newest."`
+	From    string `query:"from" maxLength:"64" doc:"First time: Unix milliseconds or RFC 3339; a time without an offset is read in tz. Absent means from the beginning."`
+	To      string `query:"to" maxLength:"64" doc:"Time before which to end, as from. Absent means to the newest."`
+	TZ      string `query:"tz" maxLength:"64" doc:"Time zone (IANA) for times without an offset, for steps of days, and for the times in CSV. Absent means UTC."`
+	Limit   int    `query:"limit" minimum:"0" maximum:"1000000000" doc:"Greatest number of points or rows. 0 means all. If there are more, next says where to go on."`
+	Step    string `query:"step" maxLength:"32" doc:"Width of a step (10s, 5m, 1h, 1d, 1w): answers one aggregate per step. Steps that divide a day, and whole days, follow the calendar of tz."`
+	Agg     string `query:"agg" enum:"avg,min,max,sum,count,first,last" doc:"What to make of the readings of a step. Absent means avg."`
+	Format  string `query:"format" enum:"json,csv,ndjson" default:"json" doc:"csv: one row per time, a column per metric. ndjson: one object {t, v} per time."`
 }
 
 func (a *API) readingRoutes() {
@@ -73,74 +80,110 @@ func (a *API) readings(ctx context.Context, in *readingsInput) (*huma.StreamResp
 	}}, nil
 }
 
-// writeJSON answers {"device","metric","unit","points":[[t,value],…],"gaps":[…]}, and next if there is more.
+// pointsSink writes {"device","metric","unit","points":[[t,value],…],…}.
+type pointsSink struct {
+	s     *stream
+	q     *query
+	count int
+	next  int64 // the first time that the limit left out, negative if there is none
+}
+
+func (p *pointsSink) begin(c *columns) {
+	buf := append(p.s.buf, `{"device":`...)
+	buf = appendJSONText(buf, string(p.q.Device))
+	buf = append(buf, `,"metric":`...)
+	buf = appendJSONText(buf, p.q.Metric)
+	if len(c.metrics) == 1 {
+		buf = append(buf, `,"unit":`...)
+		buf = appendJSONText(buf, c.metrics[0].Unit)
+	}
+	p.s.buf = append(buf, `,"points":[`...)
+}
+
+func (p *pointsSink) row(t int64, values []device.Value) bool {
+	if p.q.limit > 0 && p.count == p.q.limit {
+		p.next = t
+		return false
+	}
+	if p.count++; p.count > 1 {
+		p.s.buf = append(p.s.buf, ',')
+	}
+	buf := append(p.s.buf, '[')
+	buf = strconv.AppendInt(buf, t, 10)
+	buf = append(buf, ',')
+	buf = appendJSON(buf, values[0])
+	p.s.buf = append(buf, ']')
+	return p.s.full()
+}
+
+// writeJSON answers {"device","metric","unit","points":[[t,value],…],"gaps":[…]}, versions if there are several, and next if
+// there is more.
 func (a *API) writeJSON(s *stream, q *query) {
 	s.contentType = "application/json"
-	metric := &q.metrics[0]
-	s.buf = append(s.buf, `{"device":`...)
-	s.buf = appendJSONText(s.buf, string(q.device))
-	s.buf = append(s.buf, `,"metric":`...)
-	s.buf = appendJSONText(s.buf, metric.Name)
-	s.buf = append(s.buf, `,"unit":`...)
-	s.buf = appendJSONText(s.buf, metric.Unit)
-	s.buf = append(s.buf, `,"points":[`...)
-	var damaged error
-	count, next := 0, int64(-1)
-	for p, err := range a.points(s.ctx, q, metric.Name, &damaged) {
-		if err != nil {
-			s.fail(a.outward(s.ctx, err))
-			return
-		}
-		if q.limit > 0 && count == q.limit {
-			next = p.t
-			break
-		}
-		if count++; count > 1 {
-			s.buf = append(s.buf, ',')
-		}
-		s.buf = append(s.buf, '[')
-		s.buf = strconv.AppendInt(s.buf, p.t, 10)
-		s.buf = append(s.buf, ',')
-		s.buf = appendJSON(s.buf, p.v)
-		s.buf = append(s.buf, ']')
-		if !s.full() {
-			return
-		}
+	out := &pointsSink{s: s, q: q, next: -1}
+	damaged := a.run(s.ctx, q, out)
+	if damaged != nil && !errors.Is(damaged, storage.ErrCorrupt) {
+		s.fail(a.outward(s.ctx, damaged))
+		return
 	}
-	s.buf = append(s.buf, `],"gaps":`...)
-	gaps, err := a.gapsJSON(s, q, next)
+	tail := readingsTail{Damage: a.damage(damaged)}
+	to := q.ToMS
+	if out.next >= 0 {
+		to, tail.Next = out.next, &out.next
+	}
+	gaps, err := a.Hub.Gaps(s.ctx, q.Device, q.FromMS, to)
+	if err != nil && !errors.Is(err, storage.ErrCorrupt) {
+		s.fail(a.outward(s.ctx, err))
+		return
+	}
+	if tail.Damage == "" {
+		tail.Damage = a.damage(err)
+	}
+	tail.Gaps = gapViews(gaps, damaged)
+	tail.Versions = a.versions(s.ctx, q)
+	text, err := json.Marshal(tail)
 	if err != nil {
 		s.fail(a.outward(s.ctx, err))
 		return
 	}
-	s.buf = append(s.buf, gaps...)
-	if next >= 0 {
-		s.buf = append(s.buf, `,"next":`...)
-		s.buf = strconv.AppendInt(s.buf, next, 10)
-	}
-	if damaged != nil {
-		s.buf = append(s.buf, `,"damage":`...)
-		s.buf = appendJSONText(s.buf, a.damage(damaged))
-	}
-	s.buf = append(s.buf, '}', '\n')
+	s.buf = append(append(append(s.buf, ']', ','), text[1:]...), '\n')
 	s.end()
 }
 
-// gapsJSON returns the gaps of the part of the range that is answered.
-func (a *API) gapsJSON(s *stream, q *query, next int64) ([]byte, error) {
-	to := q.toMS
-	if next >= 0 {
-		to = next
-	}
-	gaps, err := a.Hub.Gaps(s.ctx, q.device, q.fromMS, to)
-	if err != nil {
-		return nil, err
-	}
-	return json.Marshal(gapViews(gaps))
+// readingsTail is what follows the points.
+type readingsTail struct {
+	Gaps     []gapView     `json:"gaps"`
+	Versions []versionView `json:"versions,omitempty"`
+	Next     *int64        `json:"next,omitempty"`
+	Damage   string        `json:"damage,omitempty"`
 }
 
-// damage tells the log what was found, and returns what the caller is told.
+// versionView is one version of a metric.
+type versionView struct {
+	Version uint32 `json:"version"`
+	Unit    string `json:"unit"`
+	Kind    string `json:"kind"`
+}
+
+// versions returns the versions of the metric if there is more than one.
+func (a *API) versions(ctx context.Context, q *query) []versionView {
+	var info hub.HistoryInfo
+	none := hub.HistoryQuery{Device: q.Device, Metric: q.Metric, FromMS: lastMS, ToMS: lastMS}
+	if err := a.Hub.Readings(ctx, none, &info, func(hub.Reading) bool { return false }); err != nil || len(info.Versions) < 2 {
+		return nil // the answer itself has told what is wrong
+	}
+	views := make([]versionView, len(info.Versions))
+	for i, m := range info.Versions {
+		views[i] = versionView{m.Num, m.Unit, m.Kind.String()}
+	}
+	return views
+}
+
+// damage tells the log what was found, and returns what the caller is told: nothing if there is no damage.
 func (a *API) damage(err error) string {
+	if err == nil {
+		return ""
+	}
 	a.log.Error("history is damaged, run hub check", "err", err)
 	return "Some readings of this range are damaged on the hub's disk and left out. Run hub check on the hub."
 }
@@ -153,12 +196,20 @@ type gapView struct {
 	Cause   device.Cause `json:"cause" doc:"Why: spool_full, damaged, jump, refused, sensor, skipped or other"`
 	FromSeq uint64       `json:"from_seq,omitempty" doc:"First sequence number that is missing"`
 	ToSeq   uint64       `json:"to_seq,omitempty" doc:"Last sequence number that is missing"`
+	Anybody bool         `json:"anybody,omitempty" doc:"The store was damaged, and readings of this device may or may not be among the lost"`
 }
 
-func gapViews(gaps []device.Gap) []gapView {
+// gapViews returns the gaps that are recorded, and those that reading has found.
+func gapViews(gaps []history.Gap, damaged error) []gapView {
+	var found *history.DamageError
+	if errors.As(damaged, &found) {
+		gaps = append(slices.Clone(gaps), found.Gaps...)
+		slices.SortStableFunc(gaps, func(a, b history.Gap) int { return cmp.Compare(a.FromMS, b.FromMS) })
+		gaps = slices.Compact(gaps)
+	}
 	views := make([]gapView, len(gaps))
 	for i, g := range gaps {
-		views[i] = gapView{g.FromMS, g.ToMS, g.Count, g.Cause, g.FromSeq, g.ToSeq}
+		views[i] = gapView{g.FromMS, g.ToMS, g.Count, g.Cause, g.FromSeq, g.ToSeq, g.Anybody}
 	}
 	return views
 }

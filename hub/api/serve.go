@@ -33,7 +33,7 @@ func (a *API) serve(w http.ResponseWriter, r *http.Request, c caller) {
 	c.secure, c.remote, c.agent = a.secure(r), a.remote(r), r.UserAgent()
 	r = withCaller(r, c)
 	a.protect(out.Header(), c.secure)
-	if a.origins.preflight(out, r) {
+	if a.shared(out, r) {
 		return
 	}
 	if enc := r.Header.Get("Content-Encoding"); enc != "" && enc != "identity" {
@@ -79,7 +79,7 @@ func (a *API) guard(pattern string, h http.HandlerFunc) http.HandlerFunc {
 		}
 		c, err := a.admit(need, r)
 		if err != nil {
-			a.refuse(w, r, c, err)
+			a.refuse(w, r, need, c, err)
 			return
 		}
 		if !streams(pattern) {
@@ -97,9 +97,9 @@ func streams(pattern string) bool {
 }
 
 // refuse answers for the guard.
-func (a *API) refuse(w http.ResponseWriter, r *http.Request, c caller, err error) {
+func (a *API) refuse(w http.ResponseWriter, r *http.Request, need rule, c caller, err error) {
 	f := a.outward(r.Context(), err)
-	if c.id.Kind == "" && f.status == http.StatusForbidden && errors.Is(err, access.ErrDenied) && !errors.Is(err, errOrigin) {
+	if c.id.Kind == "" && !need.open && errors.Is(err, access.ErrDenied) {
 		f = faultf(http.StatusUnauthorized,
 			"Say who you are: send a token as Authorization: Bearer <token>, or log in. Tokens are never taken from the address.")
 	}

@@ -3,17 +3,10 @@ package api
 import (
 	"context"
 	"net/http"
-	"time"
 
 	"github.com/danielgtaylor/huma/v2"
 
 	"telemetryhub/hub/access"
-)
-
-// The names of the session cookie. Browsers take a __Host- cookie only over TLS, for this host alone.
-const (
-	cookieName       = "hub_session"
-	cookieNameSecure = "__Host-hub_session"
 )
 
 func (a *API) sessionRoutes() {
@@ -51,7 +44,7 @@ type sessionOutput struct {
 
 func (a *API) begin(ctx context.Context, s *access.NewSession) *sessionOutput {
 	return &sessionOutput{
-		SetCookie: who(ctx).newCookie(s.Cookie.Reveal(), int(time.Until(s.Expires).Seconds())),
+		SetCookie: *a.Access.SetCookie(*s, who(ctx).secure),
 		Body:      sessionView{Name: s.User, Role: s.Role.String(), Expires: millis(s.Expires)},
 	}
 }
@@ -101,7 +94,7 @@ func (a *API) logout(ctx context.Context, _ *struct{}) (*logoutOutput, error) {
 	if err := a.Access.Logout(ctx, c.cookie); err != nil {
 		return nil, err
 	}
-	return &logoutOutput{SetCookie: c.newCookie("", -1)}, nil
+	return &logoutOutput{SetCookie: *a.Access.DropCookie(c.secure)}, nil
 }
 
 type meOutput struct {

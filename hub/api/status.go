@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"net/http"
+	"time"
 
 	"github.com/danielgtaylor/huma/v2"
 
@@ -15,6 +16,8 @@ func (a *API) statusRoutes() {
 		Summary: "Whether the hub works at all", Errors: []int{503}}, a.healthz)
 	register(a, huma.Operation{OperationID: "readyz", Method: http.MethodGet, Path: "/readyz", Tags: tag,
 		Summary: "Whether the hub can acknowledge readings", Errors: []int{503}}, a.readyz)
+	register(a, huma.Operation{OperationID: "status", Method: http.MethodGet, Path: "/api/v1/status", Tags: tag,
+		Summary: "How the hub is doing", Errors: []int{401, 403}}, a.status)
 	register(a, huma.Operation{OperationID: "flush", Method: http.MethodPost, Path: "/api/v1/flush", Tags: tag,
 		Summary: "Move everything that has been acknowledged into the history files", DefaultStatus: http.StatusNoContent,
 		Description: "Returns when it is done. Nothing depends on it: the hub does so by itself.",
@@ -32,14 +35,12 @@ type probeOutput struct {
 }
 
 func (a *API) healthz(context.Context, *struct{}) (*probeOutput, error) {
-	if err := a.Hub.Status().Healthy(); err != nil {
-		return nil, &fault{http.StatusServiceUnavailable, "The hub does not work as it should: " + sentence(err.Error()), 0}
-	}
 	return ok(), nil
 }
 
 func (a *API) readyz(context.Context, *struct{}) (*probeOutput, error) {
-	if err := a.Hub.Status().Ready(); err != nil {
+	status := a.Hub.Status()
+	if err := status.Ready(); err != nil {
 		return nil, &fault{http.StatusServiceUnavailable, "The hub cannot acknowledge readings now: " + sentence(err.Error()), 5}
 	}
 	return ok(), nil
@@ -97,4 +98,69 @@ func (a *API) audit(ctx context.Context, in *auditInput) (*auditOutput, error) {
 		out.Body.Next = entries[n-1].ID
 	}
 	return out, nil
+}
+
+// statusView is how the hub is doing. Positions are places in the log: they only grow, and say nothing by themselves.
+type statusView struct {
+	Version     string `json:"version"`
+	Started     int64  `json:"started" doc:"Unix ms"`
+	Now         int64  `json:"now" doc:"The hub's clock, Unix ms"`
+	Ready       bool   `json:"ready" doc:"Readings are acknowledged"`
+	Reason      string `json:"reason,omitempty" doc:"Why not"`
+	Fingerprint string `json:"fingerprint,omitempty" doc:"SHA-256 of the hub's certificate, for devices to pin"`
+
+	Watermarks watermarkView `json:"watermarks"`
+	Disk       diskView      `json:"disk"`
+	Counts     countView     `json:"counts" doc:"Since the start of the hub"`
+
+	Devices  int `json:"devices"`
+	Sessions int `json:"sessions" doc:"Devices that are connected"`
+	Viewers  int `json:"viewers" doc:"Subscriptions to the live feed"`
+}
+
+type watermarkView struct {
+	Durable    uint64 `json:"durable" doc:"Everything up to here is on disk and acknowledged"`
+	Historic   uint64 `json:"historic" doc:"Everything up to here is in history files"`
+	First      uint64 `json:"first" doc:"The log begins after this position"`
+	LagBytes   int64  `json:"lag_bytes" doc:"Size of the log that is not in history files yet"`
+	LagSeconds int64  `json:"lag_seconds" doc:"How long the oldest reading that is not in history files has waited"`
+}
+
+type diskView struct {
+	LogBytes     int64 `json:"log_bytes"`
+	HistoryBytes int64 `json:"history_bytes"`
+	Full         bool  `json:"full" doc:"Readings are not taken because there is no room"`
+	ReadOnly     bool  `json:"read_only" doc:"The disk takes no writes"`
+	HistoryStuck bool  `json:"history_stuck" doc:"History files cannot be written, and the log grows"`
+}
+
+type countView struct {
+	Readings   uint64 `json:"readings" doc:"Acknowledged"`
+	Commits    uint64 `json:"commits"`
+	Duplicates uint64 `json:"duplicates" doc:"Batches that had been stored before"`
+	Gaps       uint64 `json:"gaps" doc:"Losses that were recorded"`
+	Refused    uint64 `json:"refused" doc:"Readings that could not be taken"`
+	Replaced   uint64 `json:"replaced" doc:"Connections that a newer one of the same device replaced"`
+	Lost       uint64 `json:"lost" doc:"Records that were damaged before they were in history files; each left a gap"`
+}
+
+type statusOutput struct{ Body statusView }
+
+func (a *API) status(context.Context, *struct{}) (*statusOutput, error) {
+	s := a.Hub.Status()
+	v := statusView{
+		Version: a.Version, Started: millis(a.started), Now: time.Now().UnixMilli(), Ready: true, Fingerprint: a.Fingerprint,
+		Watermarks: watermarkView{
+			Durable: uint64(s.Durable), Historic: uint64(s.Historic), First: uint64(s.First),
+			LagBytes: s.History.LogBytes, LagSeconds: int64(s.History.Waiting.Seconds()),
+		},
+		Disk: diskView{LogBytes: s.LogBytes, HistoryBytes: s.ChunkBytes, Full: s.Full, ReadOnly: s.ReadOnly, HistoryStuck: s.HistoryStuck},
+		Counts: countView{Readings: s.Readings, Commits: s.Commits, Duplicates: s.Duplicates, Gaps: s.Gaps, Refused: s.Refused,
+			Replaced: s.Replaced, Lost: s.History.Lost},
+		Devices: s.Devices, Sessions: s.Sessions, Viewers: s.Viewers,
+	}
+	if err := s.Ready(); err != nil {
+		v.Ready, v.Reason = false, sentence(err.Error())
+	}
+	return &statusOutput{v}, nil
 }

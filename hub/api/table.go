@@ -1,94 +1,119 @@
 package api
 
 import (
+	"errors"
 	"strconv"
+	"strings"
 
 	"telemetryhub/device"
+	"telemetryhub/storage"
 )
 
-// writeCSV answers one row per time, with a column per metric (RFC 4180). Times are ISO 8601 in the zone of the request.
+// csvSink writes one row per time, with a column per metric (RFC 4180). Times are ISO 8601 in the zone of the request.
+type csvSink struct {
+	s     *stream
+	q     *query
+	count int
+}
+
+func (c *csvSink) begin(cols *columns) {
+	c.s.buf = append(c.s.buf, "time"...)
+	for i := range cols.metrics {
+		c.s.buf = append(c.s.buf, ',')
+		if name := c.q.name(&cols.metrics[i]); strings.ContainsAny(name, "\", ") {
+			c.s.buf = appendCSVText(c.s.buf, name)
+		} else {
+			c.s.buf = append(c.s.buf, name...) // letters, digits and - : . / _ only, and a letter or a digit first
+		}
+	}
+	c.s.buf = append(c.s.buf, '\r', '\n')
+}
+
+func (c *csvSink) row(t int64, values []device.Value) bool {
+	if c.q.limit > 0 && c.count == c.q.limit {
+		return false
+	}
+	c.count++
+	c.s.buf = appendISO(c.s.buf, t, c.q.zone)
+	for _, v := range values {
+		c.s.buf = append(c.s.buf, ',')
+		c.s.buf = appendCSV(c.s.buf, v)
+	}
+	c.s.buf = append(c.s.buf, '\r', '\n')
+	return c.s.full()
+}
+
+// writeCSV answers as CSV. Nothing in CSV could say that something is missing, so the connection is broken in the end if there
+// was damage.
 func (a *API) writeCSV(s *stream, q *query) {
 	s.contentType = "text/csv; charset=utf-8; header=present"
-	s.filename = string(q.device) + ".csv"
-	s.buf = append(s.buf, "time"...)
-	for _, m := range q.metrics {
-		s.buf = append(s.buf, ',')
-		s.buf = append(s.buf, m.Name...) // letters, digits and - : . / _ only, and never one of them first
+	s.filename = string(q.Device) + ".csv"
+	err := a.run(s.ctx, q, &csvSink{s: s, q: q})
+	if err == nil {
+		s.end()
+		return
 	}
-	s.buf = append(s.buf, '\r', '\n')
-	damaged := a.writeRows(s, q, func(t int64, values []device.Value) {
-		s.buf = appendISO(s.buf, t, q.zone)
-		for _, v := range values {
-			s.buf = append(s.buf, ',')
-			s.buf = appendCSV(s.buf, v)
-		}
-		s.buf = append(s.buf, '\r', '\n')
-	}, func(int64) {})
-	if damaged != nil {
-		a.damage(damaged)
-		if !s.begun {
-			s.send()
-		}
-		s.fail(nil)
+	if errors.Is(err, storage.ErrCorrupt) {
+		a.damage(err)
+		s.send()
 	}
-	s.end()
+	s.fail(a.outward(s.ctx, err))
 }
 
-// writeNDJSON answers one object a line: {"t":…,"v":{"<metric>":value,…}}, which can be sent to a hub as it is. A line {"next":t}
-// stands at the end if the limit cut the answer short, and a line {"damage":"…"} if readings are missing from it.
+// ndjsonSink writes one object a line: {"t":…,"v":{"<metric>":value,…}}, which can be sent to a hub as it is.
+type ndjsonSink struct {
+	s     *stream
+	q     *query
+	names [][]byte
+	cols  *columns
+	count int
+}
+
+func (n *ndjsonSink) begin(cols *columns) { n.cols = cols }
+
+func (n *ndjsonSink) row(t int64, values []device.Value) bool {
+	if n.q.limit > 0 && n.count == n.q.limit {
+		n.s.buf = append(n.s.buf, `{"next":`...)
+		n.s.buf = strconv.AppendInt(n.s.buf, t, 10)
+		n.s.buf = append(n.s.buf, '}', '\n')
+		return false
+	}
+	n.count++
+	for i := len(n.names); i < len(values); i++ {
+		n.names = append(n.names, append(appendJSONText(nil, n.q.name(&n.cols.metrics[i])), ':'))
+	}
+	buf := append(n.s.buf, `{"t":`...)
+	buf = strconv.AppendInt(buf, t, 10)
+	buf = append(buf, `,"v":{`...)
+	first := true
+	for i, v := range values {
+		if v.Type == device.Absent {
+			continue
+		}
+		if !first {
+			buf = append(buf, ',')
+		}
+		first = false
+		buf = append(buf, n.names[i]...)
+		buf = appendJSON(buf, v)
+	}
+	n.s.buf = append(buf, '}', '}', '\n')
+	return n.s.full()
+}
+
+// writeNDJSON answers as NDJSON. A line {"next":t} stands at the end if the limit cut the answer short, and a line
+// {"damage":"…"} if readings are missing from it.
 func (a *API) writeNDJSON(s *stream, q *query) {
 	s.contentType = "application/x-ndjson"
-	names := make([][]byte, len(q.metrics))
-	for i := range q.metrics {
-		names[i] = append(appendJSONText(nil, q.metrics[i].Name), ':')
+	err := a.run(s.ctx, q, &ndjsonSink{s: s, q: q})
+	if err != nil && !errors.Is(err, storage.ErrCorrupt) {
+		s.fail(a.outward(s.ctx, err))
+		return
 	}
-	damaged := a.writeRows(s, q, func(t int64, values []device.Value) {
-		s.buf = append(s.buf, `{"t":`...)
-		s.buf = strconv.AppendInt(s.buf, t, 10)
-		s.buf = append(s.buf, `,"v":{`...)
-		first := true
-		for i, v := range values {
-			if v.Type == device.Absent {
-				continue
-			}
-			if !first {
-				s.buf = append(s.buf, ',')
-			}
-			first = false
-			s.buf = append(s.buf, names[i]...)
-			s.buf = appendJSON(s.buf, v)
-		}
-		s.buf = append(s.buf, '}', '}', '\n')
-	}, func(next int64) {
-		s.buf = append(s.buf, `{"next":`...)
-		s.buf = strconv.AppendInt(s.buf, next, 10)
-		s.buf = append(s.buf, '}', '\n')
-	})
-	if damaged != nil {
+	if err != nil {
 		s.buf = append(s.buf, `{"damage":`...)
-		s.buf = appendJSONText(s.buf, a.damage(damaged))
+		s.buf = appendJSONText(s.buf, a.damage(err))
 		s.buf = append(s.buf, '}', '\n')
 	}
 	s.end()
-}
-
-// writeRows calls row for each row up to the limit, and more with the time of the first row beyond it. It returns what was
-// found damaged. Errors end the stream.
-func (a *API) writeRows(s *stream, q *query, row func(int64, []device.Value), more func(next int64)) (damaged error) {
-	count := 0
-	err := a.rows(s.ctx, q, &damaged, func(t int64, values []device.Value) bool {
-		if q.limit > 0 && count == q.limit {
-			more(t)
-			return false
-		}
-		count++
-		row(t, values)
-		return s.full()
-	})
-	if err != nil {
-		damaged = nil
-		s.fail(a.outward(s.ctx, err))
-		s.err = err
-	}
-	return damaged
 }
