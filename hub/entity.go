@@ -1,0 +1,219 @@
+package hub
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/time/rate"
+
+	"telemetryhub/device"
+	"telemetryhub/device/wire"
+	"telemetryhub/storage"
+)
+
+// Place is where a device stands, in degrees (WGS 84).
+type Place struct {
+	Lat float64 `json:"lat"`
+	Lon float64 `json:"lon"`
+}
+
+// DeviceAttrs is what people say about a device.
+type DeviceAttrs struct {
+	Name     string
+	Labels   map[string]string
+	Position *Place
+}
+
+// DevicePatch changes attributes. A nil field stays as it is; a label with an empty value is removed.
+type DevicePatch struct {
+	Name     *string
+	Labels   map[string]string
+	Position **Place
+}
+
+// entity is one device: its record in the catalog, what it can measure, its session and its live state.
+type entity struct {
+	id      device.ID
+	num     uint32
+	deleted atomic.Bool
+
+	book atomic.Pointer[schemaBook] // nil until the first use
+
+	mu              sync.Mutex // guards the fields below, also while the catalog is written
+	rec             deviceRecord
+	rev             storage.Revision
+	session         *Session
+	firmware, model string
+	events          []DeviceEvent // the newest last
+
+	newEvents  *rate.Limiter
+	newStreams *rate.Limiter
+	live       liveState // guarded by live.mu
+}
+
+func newEntity(id device.ID, rec deviceRecord, rev storage.Revision) *entity {
+	e := &entity{
+		id: id, num: rec.Num, rec: rec, rev: rev,
+		newStreams: rate.NewLimiter(rate.Every(streamInterval), streamBurst),
+		newEvents:  rate.NewLimiter(1, maxEvents),
+	}
+	e.deleted.Store(rec.Deleted)
+	e.live.name = rec.Name
+	return e
+}
+
+// maxEvents is how many events of a device are kept to be shown, and how many may come at once.
+const maxEvents = 16
+
+// DeviceEvent is something that a device said happened. It is kept until the hub stops.
+type DeviceEvent struct {
+	TimeMS            int64
+	Level, Code, Text string
+}
+
+// noteEvent keeps an event, and reports whether it did: events that come too fast are dropped.
+func (e *entity) noteEvent(ev wire.Event, nowMS int64) bool {
+	if !e.newEvents.Allow() {
+		return false
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if len(e.events) == maxEvents {
+		e.events = slices.Delete(e.events, 0, 1)
+	}
+	at := ev.TimeMS
+	if wire.Relative(at) {
+		at += nowMS
+	}
+	at, _ = device.Filed(at, nowMS)
+	e.events = append(e.events, DeviceEvent{TimeMS: at, Level: ev.Level, Code: ev.Code, Text: ev.Msg})
+	return true
+}
+
+// describe notes what a device says about itself.
+func (e *entity) describe(firmware, model string) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.firmware, e.model = firmware, model
+}
+
+// record returns what the catalog holds about the device.
+func (e *entity) record() deviceRecord {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.rec
+}
+
+// change edits the record and makes the change durable.
+func (e *entity) change(ctx context.Context, c storage.Catalog, edit func(*deviceRecord)) error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	rec := e.rec
+	rec.Labels = maps.Clone(rec.Labels)
+	edit(&rec)
+	v, err := json.Marshal(rec)
+	if err != nil {
+		return fmt.Errorf("change device %s: %w", e.id, err)
+	}
+	rev, err := c.Put(ctx, keyDevice+string(e.id), v, e.rev)
+	if err != nil {
+		return fmt.Errorf("change device %s: %w", e.id, err)
+	}
+	e.rec, e.rev = rec, rev
+	e.deleted.Store(rec.Deleted)
+	return nil
+}
+
+// checkAttrs bounds what people may attach to a device, since all of it stays in memory.
+func checkAttrs(name string, labels map[string]string) error {
+	const maxName, maxLabels, maxLabel = 200, 64, 200
+	if len(name) > maxName {
+		return &BadInput{Text: fmt.Sprintf("the name is longer than %d bytes", maxName)}
+	}
+	if len(labels) > maxLabels {
+		return &BadInput{Text: fmt.Sprintf("more than %d labels", maxLabels)}
+	}
+	for k, v := range labels {
+		if k == "" || len(k) > maxLabel || len(v) > maxLabel {
+			return &BadInput{Text: fmt.Sprintf("label %q: keys have 1 to %d bytes, values at most %d", k, maxLabel, maxLabel)}
+		}
+	}
+	return nil
+}
+
+// AddDevice makes a device. Errors: ErrExists, ErrDeleted, *BadInput, and those of storage.Catalog.
+func (h *Hub) AddDevice(ctx context.Context, id device.ID, a DeviceAttrs) (DeviceInfo, error) {
+	if _, err := device.ParseID(string(id)); err != nil {
+		return DeviceInfo{}, &BadInput{Text: err.Error()}
+	}
+	if err := checkAttrs(a.Name, a.Labels); err != nil {
+		return DeviceInfo{}, err
+	}
+	e, err := h.registry.add(ctx, id, a, time.Now())
+	if err != nil {
+		return DeviceInfo{}, err
+	}
+	h.live.deviceChanged(e)
+	return h.info(e), nil
+}
+
+// UpdateDevice changes what people say about a device. Errors: ErrUnknownDevice, *BadInput, and those of storage.Catalog.
+func (h *Hub) UpdateDevice(ctx context.Context, id device.ID, p DevicePatch) (DeviceInfo, error) {
+	e := h.registry.lookup(id)
+	if e == nil {
+		return DeviceInfo{}, ErrUnknownDevice
+	}
+	var bad error
+	err := e.change(ctx, h.catalog, func(rec *deviceRecord) {
+		next := *rec
+		if p.Name != nil {
+			next.Name = *p.Name
+		}
+		if p.Position != nil {
+			next.Position = *p.Position
+		}
+		for k, v := range p.Labels {
+			if next.Labels == nil {
+				next.Labels = map[string]string{}
+			}
+			if next.Labels[k] = v; v == "" {
+				delete(next.Labels, k)
+			}
+		}
+		if bad = checkAttrs(next.Name, next.Labels); bad == nil {
+			*rec = next
+		}
+	})
+	if err = errors.Join(bad, err); err != nil {
+		return DeviceInfo{}, err
+	}
+	h.live.deviceChanged(e)
+	return h.info(e), nil
+}
+
+// DeleteDevice removes a device with all its history and ends its session. Its ID is never given again.
+func (h *Hub) DeleteDevice(ctx context.Context, id device.ID) error {
+	e := h.registry.lookup(id)
+	if e == nil {
+		return ErrUnknownDevice
+	}
+	err := e.change(ctx, h.catalog, func(rec *deviceRecord) {
+		*rec = deviceRecord{Version: recordVersion, Num: rec.Num, CreatedMS: rec.CreatedMS, Deleted: true}
+	})
+	if err != nil {
+		return err
+	}
+	h.Kick(id, wire.CloseRevoked, "the device was deleted")
+	h.live.deviceGone(e)
+	if err := h.history.DropDevice(ctx, e.num); err != nil {
+		return fmt.Errorf("the device is deleted, its history not yet: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,214 @@
+package hub
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"telemetryhub/device"
+	"telemetryhub/device/wire"
+	"telemetryhub/storage"
+	"telemetryhub/storage/history"
+)
+
+const keyEpoch = "epoch"
+
+// Hub takes readings from devices, makes them durable, and lets everybody else follow. Its methods are safe for
+// concurrent use. Sessions and viewers may connect while Run runs.
+type Hub struct {
+	options  Options
+	logger   *slog.Logger
+	log      storage.Log
+	chunks   storage.Chunks
+	catalog  storage.Catalog
+	registry *registry
+	streams  *streamTable
+	history  *history.Store
+	queue    *queue
+	tail     *tail
+	live     *live
+	epoch    string
+	stats    counters
+
+	saving   sync.Mutex // held by one checkpoint at a time
+	draining atomic.Bool
+	readOnly atomic.Bool
+	sessions atomic.Int64
+	viewers  atomic.Int64
+	idle     chan struct{} // has room for one: the last session has ended
+
+	viewersMu sync.Mutex // guards viewerSet
+	viewerSet map[*Viewer]struct{}
+}
+
+// Open recovers a hub from its stores: it loads the devices and applies what the log holds after the last checkpoints.
+// The stores stay the caller's. Errors wrap those of package storage.
+func Open(ctx context.Context, st Stores, o Options) (*Hub, error) {
+	if err := o.fill(); err != nil {
+		return nil, err
+	}
+	reg, err := openRegistry(ctx, st.Catalog)
+	if err != nil {
+		return nil, err
+	}
+	h := &Hub{
+		options: o, logger: o.Logger, log: st.Log, chunks: st.Chunks, catalog: st.Catalog, registry: reg,
+		streams:   &streamTable{catalog: st.Catalog, byKey: map[streamKey]*stream{}},
+		queue:     newQueue(o.QueueBytes),
+		tail:      newTail(o.TailBytes, st.Log.Last()),
+		live:      newLive(reg),
+		idle:      make(chan struct{}, 1),
+		viewerSet: map[*Viewer]struct{}{},
+	}
+	if h.epoch, err = openEpoch(ctx, st.Catalog); err != nil {
+		return nil, err
+	}
+	h.history, err = history.Open(ctx, st.Chunks, st.Catalog, reg, history.Options{Logger: o.Logger})
+	if err != nil {
+		return nil, fmt.Errorf("open the history: %w", err)
+	}
+	if err := h.recover(ctx); err != nil {
+		return nil, err
+	}
+	return h, nil
+}
+
+// openEpoch returns the name of this data, which the tokens of viewers carry.
+func openEpoch(ctx context.Context, c storage.Catalog) (string, error) {
+	v, _, err := c.Get(ctx, keyEpoch)
+	if errors.Is(err, storage.ErrNotFound) {
+		v = []byte(strings.ToLower(rand.Text()[:10]))
+		_, err = c.Put(ctx, keyEpoch, v, storage.Absent)
+	}
+	if err != nil {
+		return "", fmt.Errorf("the epoch of the data: %w", err)
+	}
+	return string(v), nil
+}
+
+// Run works until ctx ends and then stops in this order: it accepts nobody new, tells devices to come back later and
+// viewers that it is over, commits what has arrived, flushes history, and returns. It returns nil then, and an error that
+// wraps storage.ErrUnknown as soon as nothing may be acknowledged any more.
+func (h *Hub) Run(ctx context.Context) error {
+	work, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	g, work := errgroup.WithContext(work)
+	commit, stopCommit := context.WithCancel(work)
+	defer stopCommit()
+	committed := make(chan struct{})
+	g.Go(func() error {
+		defer close(committed)
+		return h.commitLoop(commit)
+	})
+	g.Go(func() error { return h.historyLoop(work) })
+	g.Go(func() error {
+		return h.follow(work, h.tail.end(), func(e storage.Entry) error { return h.live.apply(work, e) })
+	})
+	g.Go(func() error { return h.live.watchPresence(work) })
+
+	select {
+	case <-ctx.Done():
+	case <-work.Done():
+	}
+	h.drain(work)
+	stopCommit()
+	<-committed
+	if work.Err() == nil {
+		h.lastFlush()
+	}
+	stop()
+	err := g.Wait()
+	h.disconnect()
+	return errors.Join(err, h.history.Close())
+}
+
+// drain tells everybody to go and waits for the sessions to end, but not for ever.
+func (h *Hub) drain(work context.Context) {
+	h.draining.Store(true)
+	h.disconnect()
+	if work.Err() != nil {
+		return // nothing can be committed any more
+	}
+	timeout := time.NewTimer(h.options.DrainTimeout)
+	defer timeout.Stop()
+	for h.sessions.Load() > 0 {
+		select {
+		case <-h.idle:
+		case <-timeout.C:
+			h.logger.Warn("some sessions did not end in time", "sessions", h.sessions.Load())
+			return
+		}
+	}
+}
+
+// disconnect closes all sessions and viewers.
+func (h *Hub) disconnect() {
+	for _, e := range h.registry.all() {
+		e.mu.Lock()
+		s := e.session
+		e.mu.Unlock()
+		if s != nil {
+			s.peer.Close(wire.CloseDraining, wire.CloseDraining.Reason())
+		}
+	}
+	h.viewersMu.Lock()
+	viewers := make([]*Viewer, 0, len(h.viewerSet))
+	for v := range h.viewerSet {
+		viewers = append(viewers, v)
+	}
+	h.viewersMu.Unlock()
+	for _, v := range viewers {
+		v.peer.Close(wire.CloseDraining, wire.CloseDraining.Reason())
+	}
+}
+
+func (h *Hub) sessionEnded() {
+	if h.sessions.Load() == 0 {
+		signal(h.idle)
+	}
+}
+
+// commitLoop runs the committer. A log that can only be read any more ends ingestion but not the hub.
+func (h *Hub) commitLoop(ctx context.Context) error {
+	c := &committer{
+		log: h.log, queue: h.queue, streams: h.streams, tail: h.tail, stats: &h.stats, logger: h.logger,
+		interval: h.options.CommitInterval, last: h.log.Last(),
+	}
+	err := c.run(ctx)
+	switch {
+	case errors.Is(err, storage.ErrReadOnly):
+		h.readOnly.Store(true)
+		h.logger.Error("the log can only be read: no readings are taken any more", "err", err)
+		h.disconnect()
+		<-ctx.Done()
+		return nil
+	case ctx.Err() != nil && errors.Is(err, ErrDraining):
+		h.logger.Warn("stopped with readings that found no room; devices still hold theirs", "err", err)
+		return nil
+	}
+	return err
+}
+
+// Kick ends the session of a device, if it has one.
+func (h *Hub) Kick(id device.ID, code wire.CloseCode, reason string) {
+	h.registry.mu.RLock()
+	e := h.registry.byID[id]
+	h.registry.mu.RUnlock()
+	if e == nil {
+		return
+	}
+	e.mu.Lock()
+	s := e.session
+	e.mu.Unlock()
+	if s != nil {
+		s.peer.Close(code, clip(reason, 123))
+	}
+}

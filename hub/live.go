@@ -1,0 +1,328 @@
+package hub
+
+import (
+	"container/list"
+	"context"
+	"slices"
+	"sync"
+	"time"
+
+	"telemetryhub/device"
+	"telemetryhub/storage"
+	"telemetryhub/storage/record"
+)
+
+// live is the newest value of every metric of every device. It is a cursor over the log: nothing gets in that is not
+// durable. Devices are kept in the order in which they last changed, so that what changed after a position is found
+// without looking at the rest, however long ago that was.
+type live struct {
+	registry *registry
+	rows     record.Rows // of apply
+
+	mu      sync.Mutex // guards the fields below and liveState of every entity
+	mark               // of the last change of all; clock counts changes of presence, attributes and states
+	recent  list.List  // *entity, the one that changed last in front
+	armed   []*Viewer  // woken at the next change
+	started bool       // recovery is over
+}
+
+// liveState is the live part of an entity, guarded by live.mu.
+type liveState struct {
+	name   string
+	place  *list.Element // in live.recent, nil if the device never sent a reading
+	mark                 // of the last change of anything
+	noted  uint64        // count at the last change of presence or attributes
+	schema *device.Schema
+	cells  []cell // position = metric number - 1
+
+	seenMS    int64 // arrival of the last reading
+	changedMS int64 // arrival of the last reading that differed from the one before
+	newestMS  int64 // time of the newest reading
+	steps     [20]int64
+	stepCount int
+
+	connected bool
+	closedMS  int64 // when the last session ended
+	socket    bool  // the device has had a session since the start of the hub
+	heard     bool  // a reading has arrived since the start of the hub
+	presence  Presence
+}
+
+// mark says when something changed: at a position of the log, or at a count of live.clock for what is not in the log.
+type mark struct {
+	pos   storage.Position
+	clock uint64
+}
+
+// after reports whether m is later than what a viewer has seen.
+func (m mark) after(seen mark) bool { return m.pos > seen.pos || m.clock > seen.clock }
+
+// cell is the newest reading of one version of a metric.
+type cell struct {
+	mark
+	metric  *device.Metric // nil if there is none
+	timeMS  int64
+	seenMS  int64
+	value   device.Value
+	quality device.Quality
+}
+
+func newLive(r *registry) *live { return &live{registry: r} }
+
+// apply takes one group of the log.
+func (l *live) apply(ctx context.Context, e storage.Entry) error {
+	if e.Damaged {
+		return nil
+	}
+	r, err := record.Read(e.Group)
+	if err != nil {
+		return err
+	}
+	l.mu.Lock()
+	for r.Next() {
+		if rec := r.Record(); rec.Kind == record.Data {
+			if err = l.applyLocked(ctx, e.Position, rec); err != nil {
+				break
+			}
+		}
+	}
+	l.pos = e.Position
+	woken := l.disarmLocked()
+	l.mu.Unlock()
+	wake(woken)
+	if err == nil {
+		err = r.Err()
+	}
+	return err
+}
+
+func (l *live) applyLocked(ctx context.Context, pos storage.Position, rec *record.Record) error {
+	ent := l.registry.number(rec.Device)
+	if ent == nil || ent.deleted.Load() {
+		return nil
+	}
+	s := &ent.live
+	if num := rec.Schema(); s.schema == nil || s.schema.Num != num {
+		schema, err := l.registry.Schema(ctx, rec.Device, num)
+		if err != nil {
+			return nil // history records the loss
+		}
+		s.schema = schema
+	}
+	l.rows.Reset(rec, s.schema)
+	changed := false
+	for l.rows.Next() {
+		if s.take(s.schema, l.rows.Row(), mark{pos: pos}, rec.ArrivalMS) {
+			changed = true
+		}
+	}
+	s.pos = pos
+	s.seenMS = max(s.seenMS, rec.ArrivalMS)
+	if changed {
+		s.changedMS = rec.ArrivalMS
+	}
+	l.touchLocked(ent)
+	s.heard = s.heard || l.started
+	if s.presence != Live {
+		if p := s.presenceAt(rec.ArrivalMS); p != s.presence {
+			l.presenceLocked(ent, p)
+		}
+	}
+	return nil
+}
+
+// take puts one row into the cells and reports whether a value differs from the one before. Late data never moves a
+// cell backwards; of two readings with one time the later wins.
+func (s *liveState) take(schema *device.Schema, row *device.Row, at mark, arrivalMS int64) (changed bool) {
+	ms, _ := device.Filed(row.TimeMS, arrivalMS)
+	if ms > s.newestMS {
+		if s.newestMS > 0 {
+			s.steps[s.stepCount%len(s.steps)] = ms - s.newestMS
+			s.stepCount++
+		}
+		s.newestMS = ms
+	}
+	for i := range row.Values {
+		v := &row.Values[i]
+		if v.Type == device.Absent {
+			continue
+		}
+		m := schema.Column(row.Ref, i)
+		for uint32(len(s.cells)) < m.Num {
+			s.cells = append(s.cells, cell{})
+		}
+		c := &s.cells[m.Num-1]
+		c.seenMS = arrivalMS
+		if c.metric != nil && ms < c.timeMS {
+			continue
+		}
+		if c.metric == nil || !c.value.Equal(*v) {
+			changed = true
+		}
+		*c = cell{metric: m, mark: at, timeMS: ms, seenMS: arrivalMS, value: *v, quality: row.Quality}
+	}
+	return changed
+}
+
+// state takes values that are shown but not stored.
+func (l *live) state(e *entity, schema *device.Schema, rows []device.Row, nowMS int64) {
+	l.mu.Lock()
+	l.clock++
+	for i := range rows {
+		e.live.take(schema, &rows[i], mark{pos: e.live.pos, clock: l.clock}, nowMS)
+	}
+	e.live.clock = l.clock
+	e.live.seenMS = max(e.live.seenMS, nowMS)
+	e.live.heard = true
+	l.touchLocked(e)
+	woken := l.disarmLocked()
+	l.mu.Unlock()
+	wake(woken)
+}
+
+// touchLocked moves a device to the front of those that changed.
+func (l *live) touchLocked(e *entity) {
+	if e.live.place == nil {
+		e.live.place = l.recent.PushFront(e)
+		return
+	}
+	l.recent.MoveToFront(e.live.place)
+}
+
+func (l *live) presenceLocked(e *entity, p Presence) {
+	e.live.presence = p
+	l.noteLocked(e)
+}
+
+// noteLocked marks a change that is not in the log.
+func (l *live) noteLocked(e *entity) {
+	l.clock++
+	e.live.clock, e.live.noted = l.clock, l.clock
+	l.touchLocked(e)
+}
+
+// deviceChanged tells viewers that the attributes of a device changed.
+func (l *live) deviceChanged(e *entity) {
+	name := e.record().Name
+	l.mu.Lock()
+	e.live.name = name
+	l.noteLocked(e)
+	woken := l.disarmLocked()
+	l.mu.Unlock()
+	wake(woken)
+}
+
+// deviceGone tells viewers that a device was deleted.
+func (l *live) deviceGone(e *entity) {
+	l.mu.Lock()
+	e.live.cells, e.live.schema = nil, nil
+	l.noteLocked(e)
+	woken := l.disarmLocked()
+	l.mu.Unlock()
+	wake(woken)
+}
+
+// sessionChanged notes that a device came or went.
+func (l *live) sessionChanged(e *entity, connected bool, now time.Time) {
+	l.mu.Lock()
+	s := &e.live
+	s.connected, s.socket = connected, true
+	if !connected {
+		s.closedMS = now.UnixMilli()
+	}
+	if p := s.presenceAt(now.UnixMilli()); p != s.presence {
+		l.presenceLocked(e, p)
+	}
+	woken := l.disarmLocked()
+	l.mu.Unlock()
+	wake(woken)
+}
+
+// restore puts in what history knows from before the checkpoint. It runs before any apply.
+func (l *live) restore(e *entity, c cell) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	s := &e.live
+	for uint32(len(s.cells)) < c.metric.Num {
+		s.cells = append(s.cells, cell{})
+	}
+	s.cells[c.metric.Num-1] = c
+	s.newestMS = max(s.newestMS, c.timeMS)
+	s.seenMS = max(s.seenMS, c.seenMS)
+	s.pos = max(s.pos, c.pos)
+	s.changedMS = max(s.changedMS, c.seenMS)
+	l.pos = max(l.pos, c.pos)
+}
+
+// settle ends recovery: everything up to pos was applied. It orders the devices by their last change.
+func (l *live) settle(pos storage.Position, now time.Time) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.pos = max(l.pos, pos)
+	l.started = true
+	var known []*entity
+	for _, e := range l.registry.all() {
+		if len(e.live.cells) > 0 && e.live.place == nil {
+			known = append(known, e)
+		}
+		e.live.presence = e.live.presenceAt(now.UnixMilli())
+	}
+	slices.SortStableFunc(known, func(a, b *entity) int {
+		switch {
+		case a.live.pos < b.live.pos:
+			return -1
+		case a.live.pos > b.live.pos:
+			return 1
+		}
+		return 0
+	})
+	for _, e := range known {
+		l.touchLocked(e)
+	}
+}
+
+// disarmLocked returns the viewers that wait for a change.
+func (l *live) disarmLocked() []*Viewer {
+	if len(l.armed) == 0 {
+		return nil
+	}
+	woken := l.armed
+	l.armed = nil
+	return woken
+}
+
+func wake(viewers []*Viewer) {
+	for _, v := range viewers {
+		v.wake()
+	}
+}
+
+// watchPresence turns silence into a change of presence until ctx ends.
+func (l *live) watchPresence(ctx context.Context) error {
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case now := <-tick.C:
+			l.checkPresence(now)
+		}
+	}
+}
+
+func (l *live) checkPresence(now time.Time) {
+	devices := l.registry.all()
+	var woken []*Viewer
+	for chunk := range slices.Chunk(devices, 1000) { // so that apply never waits for the whole fleet
+		l.mu.Lock()
+		for _, e := range chunk {
+			if p := e.live.presenceAt(now.UnixMilli()); p != e.live.presence {
+				l.presenceLocked(e, p)
+				woken = append(woken, l.disarmLocked()...)
+			}
+		}
+		l.mu.Unlock()
+	}
+	wake(woken)
+}

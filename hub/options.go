@@ -1,0 +1,78 @@
+package hub
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"telemetryhub/storage"
+)
+
+// Stores are the three contracts that a hub works on. The caller opens them and closes them after Run has returned.
+type Stores struct {
+	Log     storage.Log
+	Chunks  storage.Chunks
+	Catalog storage.Catalog
+}
+
+// Options configures a Hub. The zero value works.
+type Options struct {
+	// CommitInterval is the least time from the beginning of one commit to the beginning of the next. Zero means 2 ms. An
+	// idle hub commits at once. Negative is an error.
+	CommitInterval time.Duration
+	// QueueBytes bounds what waits for the committer. A session that finds it full waits, and so does its socket. Zero means
+	// 4 MiB. Less than one group is an error.
+	QueueBytes int
+	// TailBytes bounds the newest groups that are kept in memory for the cursors; one that falls behind reads the log. Zero
+	// means 8 MiB.
+	TailBytes int
+	// Window is how many batches, and WindowBytes how many bytes of them, a device may have unacknowledged. Zero means 32
+	// and 256 KiB.
+	Window, WindowBytes int
+	// Ping is how often the adapters ping a silent peer, as devices are told. Zero means 25 s.
+	Ping time.Duration
+	// MaxSessions is the most devices that may be connected at a time. Zero means 20,000.
+	MaxSessions int
+	// MaxViewers is the most viewers that may be subscribed at a time. Zero means 12,000.
+	MaxViewers int
+	// DrainTimeout bounds how long Run waits for sessions to end and for the last commits when it is stopped. Zero means 5 s.
+	DrainTimeout time.Duration
+	// Logger receives diagnostics. Nil discards them.
+	Logger *slog.Logger
+}
+
+func (o *Options) fill() error {
+	def := func(v *int, d int) {
+		if *v == 0 {
+			*v = d
+		}
+	}
+	def(&o.QueueBytes, 4<<20)
+	def(&o.TailBytes, 8<<20)
+	def(&o.Window, 32)
+	def(&o.WindowBytes, 256<<10)
+	def(&o.MaxSessions, 20_000)
+	def(&o.MaxViewers, 12_000)
+	if o.CommitInterval == 0 {
+		o.CommitInterval = 2 * time.Millisecond
+	}
+	if o.Ping == 0 {
+		o.Ping = 25 * time.Second
+	}
+	if o.DrainTimeout == 0 {
+		o.DrainTimeout = 5 * time.Second
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	switch {
+	case o.CommitInterval < 0, o.Ping < 0, o.DrainTimeout < 0:
+		return errors.New("hub options: a duration is negative")
+	case o.QueueBytes < storage.MaxGroup:
+		return fmt.Errorf("hub options: QueueBytes is %d, at least %d is needed for one group", o.QueueBytes, storage.MaxGroup)
+	case o.TailBytes < 0, o.Window < 0, o.WindowBytes < 0, o.MaxSessions < 0, o.MaxViewers < 0:
+		return errors.New("hub options: a limit is negative")
+	}
+	return nil
+}

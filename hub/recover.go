@@ -1,0 +1,258 @@
+package hub
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"telemetryhub/storage"
+	"telemetryhub/storage/history"
+	"telemetryhub/storage/record"
+)
+
+// keyStreams is the position up to which the catalog knows the sequence numbers of all streams.
+const keyStreams = "cursor/streams"
+
+type cursorRecord struct {
+	Version  int              `json:"v"`
+	Position storage.Position `json:"pos"`
+}
+
+// recover brings the views over the log up to date: history and live state from the history's checkpoint on, the streams
+// from theirs.
+func (h *Hub) recover(ctx context.Context) error {
+	began := time.Now()
+	if err := h.restoreLatest(ctx); err != nil {
+		return err
+	}
+	from, err := h.loadCursor(ctx, keyStreams)
+	if err != nil {
+		return err
+	}
+	if from > h.log.Last() || h.history.Checkpoint() > h.log.Last() {
+		return fmt.Errorf("the checkpoint is at %d, but the log ends at %d: the end of the log is missing: %w; run hub check, or restore a backup",
+			max(from, h.history.Checkpoint()), h.log.Last(), storage.ErrCorrupt)
+	}
+	from = min(from, h.history.Checkpoint())
+	groups, records := 0, 0
+	var failed error
+	err = h.log.Read(ctx, max(from, h.log.First()), func(e storage.Entry) bool {
+		n, err := h.replay(ctx, e)
+		groups, records, failed = groups+1, records+n, err
+		return err == nil
+	})
+	if err = errors.Join(err, failed); err != nil {
+		return fmt.Errorf("replay the log: %w", err)
+	}
+	h.live.settle(h.log.Last(), time.Now())
+	h.logger.Info("recovered", "devices", len(h.registry.byID), "groups", groups, "records", records,
+		"position", uint64(h.log.Last()), "took", time.Since(began).Round(time.Millisecond))
+	return nil
+}
+
+// replay applies one group at the start.
+func (h *Hub) replay(ctx context.Context, e storage.Entry) (records int, err error) {
+	var r record.Reader
+	if e.Damaged {
+		h.logger.Error("a group of the log is damaged", "position", uint64(e.Position), "bytes", len(e.Group))
+		r = record.Salvage(e.Group)
+	} else if r, err = record.Read(e.Group); err != nil {
+		return 0, err
+	}
+	for r.Next() {
+		rec := r.Record()
+		records++
+		if rec.Stream != 0 && rec.Seq != 0 {
+			h.streams.seen(streamKey{rec.Device, rec.Stream}, rec.Seq, rec.ArrivalMS)
+		}
+	}
+	if err := r.Err(); err != nil {
+		return records, err
+	}
+	for e.Position > h.history.Applied() {
+		err := h.history.ApplyEntry(ctx, e)
+		if errors.Is(err, storage.ErrFull) {
+			err = h.checkpoint(ctx, e.Position)
+		}
+		if err != nil {
+			return records, err
+		}
+	}
+	return records, h.live.apply(ctx, e)
+}
+
+// restoreLatest fills the live state with what history knows.
+func (h *Hub) restoreLatest(ctx context.Context) error {
+	var failed error
+	err := h.history.Latest(ctx, func(num uint32, p history.Point, arrivalMS int64, pos storage.Position) bool {
+		e := h.registry.number(num)
+		if e == nil || e.deleted.Load() {
+			return true
+		}
+		e.mu.Lock()
+		b, err := e.bookLocked(ctx, h.catalog)
+		e.mu.Unlock()
+		if failed = err; err != nil {
+			return false
+		}
+		if p.Metric == 0 || p.Metric > uint32(len(b.metrics)) {
+			return true
+		}
+		h.live.restore(e, cell{
+			mark: mark{pos: pos}, metric: &b.metrics[p.Metric-1],
+			timeMS: p.TimeMS, seenMS: arrivalMS, value: p.Value, quality: p.Quality,
+		})
+		return true
+	})
+	if err = errors.Join(err, failed); err != nil {
+		return fmt.Errorf("read the newest values: %w", err)
+	}
+	return nil
+}
+
+func (h *Hub) loadCursor(ctx context.Context, key string) (storage.Position, error) {
+	v, rev, err := h.catalog.Get(ctx, key)
+	if errors.Is(err, storage.ErrNotFound) {
+		return 0, nil
+	}
+	var rec cursorRecord
+	if err == nil {
+		err = decodeRecord(storage.Item{Key: key, Value: v, Revision: rev}, &rec, func() int { return rec.Version })
+	}
+	if err != nil {
+		return 0, fmt.Errorf("read the cursor %s: %w", key, err)
+	}
+	return rec.Position, nil
+}
+
+func (h *Hub) saveCursor(ctx context.Context, key string, pos storage.Position) error {
+	v, err := json.Marshal(cursorRecord{Version: recordVersion, Position: pos})
+	if err == nil {
+		_, err = h.catalog.Put(ctx, key, v, storage.Any)
+	}
+	if err != nil {
+		return fmt.Errorf("save the cursor %s: %w", key, err)
+	}
+	return nil
+}
+
+// checkpoint flushes history, saves the sequence numbers of the streams, which must be complete up to pos, and lets the log
+// forget what both have.
+func (h *Hub) checkpoint(ctx context.Context, pos storage.Position) error {
+	h.saving.Lock()
+	defer h.saving.Unlock()
+	if err := h.history.Flush(ctx); err != nil {
+		return fmt.Errorf("flush the history: %w", err)
+	}
+	if err := h.streams.checkpoint(ctx); err != nil {
+		return err
+	}
+	if err := h.saveCursor(ctx, keyStreams, pos); err != nil {
+		return err
+	}
+	h.stats.flushes.Add(1)
+	if err := h.log.Trim(ctx, min(pos, h.history.Checkpoint())); err != nil {
+		return fmt.Errorf("trim the log: %w", err)
+	}
+	return nil
+}
+
+// historyLoop is the history's cursor. A flush runs beside it, one at a time.
+func (h *Hub) historyLoop(ctx context.Context) error {
+	flushed := make(chan error, 1)
+	flushing := false
+	start := func() {
+		flushing = true
+		go func() { flushed <- h.checkpoint(ctx, h.tail.end()) }()
+	}
+	finish := func(err error) error {
+		flushing = false
+		return h.flushError(ctx, err)
+	}
+	defer func() {
+		if flushing {
+			<-flushed
+		}
+	}()
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	poll := func() error {
+		select {
+		case err := <-flushed:
+			return finish(err)
+		default:
+		}
+		if !flushing && h.history.Due() {
+			start()
+		}
+		return nil
+	}
+	apply := func(e storage.Entry) error {
+		for {
+			err := h.history.ApplyEntry(ctx, e)
+			if !errors.Is(err, storage.ErrFull) {
+				return errors.Join(err, poll())
+			}
+			if !flushing {
+				start()
+			}
+			select {
+			case err := <-flushed:
+				if err := finish(err); err != nil {
+					return err
+				}
+			case <-ctx.Done():
+				return context.Cause(ctx)
+			}
+		}
+	}
+	return h.followTicking(ctx, h.history.Applied(), apply, tick.C, poll)
+}
+
+// flushError decides what a failed flush means: a full disk is waited out, since the log holds everything; after a failed
+// fsync the process must end.
+func (h *Hub) flushError(ctx context.Context, err error) error {
+	switch {
+	case err == nil:
+		h.stats.historyStuck.Store(false)
+		return nil
+	case ctx.Err() != nil:
+		return nil
+	case errors.Is(err, storage.ErrUnknown), errors.Is(err, storage.ErrClosed):
+		return err
+	}
+	if !h.stats.historyStuck.Swap(true) {
+		h.logger.Error("the history cannot be written; the log keeps everything and it is tried again", "err", err)
+	}
+	select { // do not spin
+	case <-time.After(fullRetry):
+	case <-ctx.Done():
+	}
+	return nil
+}
+
+// lastFlush writes what is in memory before the stores are closed. If it fails nothing is lost: the log has it.
+func (h *Hub) lastFlush() {
+	ctx, cancel := context.WithTimeout(context.Background(), h.options.DrainTimeout)
+	defer cancel()
+	if err := h.FlushHistory(ctx); err != nil {
+		h.logger.Warn("the last flush did not finish; the next start reads the log instead", "err", err)
+	}
+}
+
+// FlushHistory makes everything that is in the log durable in the history. It returns when that is done.
+func (h *Hub) FlushHistory(ctx context.Context) error {
+	end := h.tail.end()
+	for h.history.Applied() < end {
+		if err := ctx.Err(); err != nil {
+			return fmt.Errorf("the history is still behind the log: %w", err)
+		}
+		select {
+		case <-time.After(time.Millisecond):
+		case <-ctx.Done():
+		}
+	}
+	return h.checkpoint(ctx, end)
+}

@@ -1,0 +1,72 @@
+package hub
+
+import (
+	"errors"
+	"fmt"
+	"sync/atomic"
+
+	"telemetryhub/storage"
+	"telemetryhub/storage/history"
+)
+
+// counters are what the hub counts since the start.
+type counters struct {
+	readings, commits, committedBytes atomic.Uint64
+	duplicates, gaps, refused         atomic.Uint64
+	replaced, flushes                 atomic.Uint64
+
+	full         atomic.Bool // the log has no room
+	historyStuck atomic.Bool // the history cannot be written
+}
+
+// Status is the state of the hub at one moment.
+type Status struct {
+	// Durable is the position of the last group on disk, Historic that up to which it is in chunks too, and First the one
+	// from which the log is still there.
+	Durable, Historic, First storage.Position
+	LogBytes, ChunkBytes     int64
+	History                  history.Stats
+
+	Devices, Sessions, Viewers int
+
+	// Readings, Commits and the rest count since the start. CommittedBytes is the size of the groups.
+	Readings, Commits, CommittedBytes uint64
+	Duplicates, Gaps, Refused         uint64
+	Replaced, Flushes                 uint64
+
+	// Full means that readings are not taken because there is no room, HistoryStuck that the log grows because the history
+	// cannot be written, ReadOnly that the disk takes no writes, Draining that the hub is stopping.
+	Full, HistoryStuck, ReadOnly, Draining bool
+}
+
+// Status returns the state of the hub.
+func (h *Hub) Status() Status {
+	h.registry.mu.RLock()
+	devices := len(h.registry.byID)
+	h.registry.mu.RUnlock()
+	c := &h.stats
+	return Status{
+		Durable: h.tail.end(), Historic: h.history.Checkpoint(), First: h.log.First(),
+		LogBytes: h.log.Size(), ChunkBytes: h.chunks.Size(), History: h.history.Stats(),
+		Devices: devices, Sessions: int(h.sessions.Load()), Viewers: int(h.viewers.Load()),
+		Readings: c.readings.Load(), Commits: c.commits.Load(), CommittedBytes: c.committedBytes.Load(),
+		Duplicates: c.duplicates.Load(), Gaps: c.gaps.Load(), Refused: c.refused.Load(),
+		Replaced: c.replaced.Load(), Flushes: c.flushes.Load(),
+		Full: c.full.Load(), HistoryStuck: c.historyStuck.Load(), ReadOnly: h.readOnly.Load(), Draining: h.draining.Load(),
+	}
+}
+
+// Ready returns nil if readings are acknowledged now, else an error that says why not.
+func (s *Status) Ready() error {
+	switch {
+	case s.Draining:
+		return ErrDraining
+	case s.ReadOnly:
+		return fmt.Errorf("the hub takes no readings: %w: check the disk", storage.ErrReadOnly)
+	case s.Full:
+		return fmt.Errorf("the hub takes no readings: %w: free some space, it goes on by itself", storage.ErrFull)
+	case s.HistoryStuck:
+		return errors.New("the history cannot be written and the log grows: see the log of the hub")
+	}
+	return nil
+}
