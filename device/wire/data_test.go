@@ -260,3 +260,8 @@ func TestDecodingAllocatesNothing(t *testing.T) {
 		}
 	}
 }
+
+// sortKey orders the readings of one metric.
+func sortKey(r reading) string {
+	return fmt.Sprintf("%020d %d %016x %s %d", r.ms+1<<60, r.value.Type, math.Float64bits(r.value.Float()), r.value.Text(), r.q)
+}
