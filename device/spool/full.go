@@ -3,6 +3,7 @@ package spool
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 
 	"telemetryhub/device"
 )
@@ -98,12 +99,12 @@ func (s *Spool) trim() error {
 
 // remove deletes the oldest segment.
 func (s *Spool) remove(seg segment) error {
+	if err := s.fs.Remove(seg.name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("remove spool segment: %w", err)
+	}
 	s.mu.Lock()
 	s.x.segments = s.x.segments[1:]
 	s.mu.Unlock()
-	if err := s.fs.Remove(seg.name); err != nil {
-		return fmt.Errorf("remove spool segment: %w", err)
-	}
 	return nil
 }
 

@@ -338,6 +338,15 @@ func faultAt(n int, once bool) (fired bool, err error) {
 			return fired, fmt.Errorf("record %d is %d", i, id)
 		}
 	}
+	var onDisk int64
+	for name, n := range d.names {
+		if name != "state" {
+			onDisk += int64(len(n.data))
+		}
+	}
+	if got := s.Status().Bytes; got != onDisk {
+		return fired, fmt.Errorf("the spool counts %d bytes, the disk %d: something was left behind", got, onDisk)
+	}
 	if len(ids) != 120 || len(h.gaps) != 0 {
 		return fired, fmt.Errorf("%d records and %d gaps, want 120 and none", len(ids), len(h.gaps))
 	}

@@ -112,6 +112,9 @@ func (h *hub) run(s *spool.Spool, r *spool.Reader, stream string) (more bool, er
 		if err != nil || !ok {
 			return false, err
 		}
+		if !r.Sending() {
+			return false, errors.New("the record that came is not to be sent")
+		}
 		if err := h.take(stream, rec); err != nil {
 			return false, err
 		}

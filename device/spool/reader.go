@@ -39,7 +39,7 @@ type Reader struct {
 	lastMS int64 // the end of the record before, 0 at first
 }
 
-// Next returns the next record. ok is false if there is none for now: wait for Spool.Ready. At the end of a stream that
+// Next returns the next record; call Sending before it is sent. ok is false if there is none for now: wait for Spool.Ready. At the end of a stream that
 // takes no more records the error is io.EOF. ErrStale and ErrClosed end the Reader, and so does any other error.
 func (r *Reader) Next() (rec Record, ok bool, err error) {
 	for {
@@ -223,8 +223,20 @@ func (r *Reader) take(h header, body []byte) (rec Record, ok bool) {
 		r.lastMS = rec.ToMS
 	}
 	r.pos = h.pos + 1
-	s.x.sent = max(s.x.sent, r.pos)
 	return rec, true
+}
+
+// Sending must be called before the record that Next returned last leaves the process: from then on its number is used, and
+// may be acknowledged. It reports false if the record must not be sent, because it was dropped meanwhile or the Reader has
+// ended; Next says more.
+func (r *Reader) Sending() bool {
+	r.s.mu.Lock()
+	defer r.s.mu.Unlock()
+	if r.s.reader != r || r.pos <= r.s.x.head {
+		return false
+	}
+	r.s.x.sent = max(r.s.x.sent, r.pos)
+	return true
 }
 
 // context returns the context with this name, looking through all segments if need be, or nil.

@@ -185,16 +185,21 @@ func TestAckOfTheUnsentIsRefused(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, ok, err := r.Next(); !ok || err != nil {
-		t.Fatalf("next: %v, %v", ok, err)
+	for range 2 { // the second is looked at, but not sent
+		if _, ok, err := r.Next(); !ok || err != nil {
+			t.Fatalf("next: %v, %v", ok, err)
+		}
+		if s.Status().Waiting == 5 && !r.Sending() {
+			t.Fatal("the first record is not to be sent")
+		}
+		if err := s.Ack(out.Stream, 1); err != nil {
+			t.Errorf("ack 1: %v", err)
+		}
 	}
 	for _, seq := range []uint64{2, 1 << 63, 1<<64 - 1} {
 		if err := s.Ack(out.Stream, seq); !errors.Is(err, spool.ErrAck) {
 			t.Errorf("ack %d: %v, want ErrAck", seq, err)
 		}
-	}
-	if err := s.Ack(out.Stream, 1); err != nil {
-		t.Errorf("ack 1: %v", err)
 	}
 	if got := s.Status().Waiting; got != 4 {
 		t.Errorf("%d batches wait, want 4", got)
@@ -425,5 +430,33 @@ func TestOldStreamEndsWithEOF(t *testing.T) {
 	}
 	if _, ok, err := r.Next(); ok || !errors.Is(err, io.EOF) {
 		t.Errorf("behind the end: %v %v, want io.EOF", ok, err)
+	}
+}
+
+func TestTornTailIsCutOnlyOnce(t *testing.T) {
+	d := newDisk()
+	s := open(t, d, small)
+	mustAdd(t, s, 1, 5)
+	if err := s.Sync(); err != nil {
+		t.Fatal(err)
+	}
+	mustAdd(t, s, 6, 6)
+	d = d.killed(d.count())
+	for name, n := range d.names {
+		if name != "state" {
+			n.data = n.data[:len(n.data)-3]
+		}
+	}
+	s = open(t, d, small)
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s = open(t, d, small)
+	mustAdd(t, s, 6, 6)
+	h := newHub()
+	mustDrain(t, s, h)
+	wantIDs(t, h.bodies(), 1, 6)
+	if len(h.acked) != 2 {
+		t.Errorf("%d streams were used, want the one before the crash and one after it", len(h.acked))
 	}
 }
