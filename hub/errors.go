@@ -19,6 +19,8 @@ var (
 	ErrTooMany = errors.New("too many connections, try again later")
 	// ErrBusy means that the hub could not take the readings in time. Nothing was stored; try again later.
 	ErrBusy = errors.New("the hub is busy, try again later")
+	// ErrBehind means that the history has not taken up yet what was acknowledged. Try again later.
+	ErrBehind = errors.New("the history is behind what was acknowledged, try again in a moment")
 	// ErrResume means that a viewer cannot go on from its token: subscribe again without one.
 	ErrResume = errors.New("the token is too old or of other data: subscribe again without it")
 	// ErrSlow means that a viewer in mode all did not read fast enough.

@@ -38,6 +38,7 @@ type Hub struct {
 	epoch    string
 	stats    counters
 
+	applied  progress   // of the history's cursor
 	saving   sync.Mutex // held by one checkpoint at a time
 	draining atomic.Bool
 	readOnly atomic.Bool

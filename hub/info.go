@@ -142,7 +142,8 @@ type HistoryInfo struct {
 }
 
 // Readings calls yield for each reading that q asks for, by time, until yield returns false. The info is complete before
-// the first call. Errors: ErrUnknownDevice, ErrUnknownMetric, *BadInput; one that wraps storage.ErrCorrupt comes after all
+// the first call. Everything acknowledged before the call is in the
+// answer. Errors: ErrUnknownDevice, ErrUnknownMetric, ErrBehind, *BadInput; one that wraps storage.ErrCorrupt comes after all
 // that is intact, and Gaps names what is missing.
 func (h *Hub) Readings(ctx context.Context, q HistoryQuery, info *HistoryInfo, yield func(Reading) bool) error {
 	e := h.registry.lookup(q.Device)
@@ -151,6 +152,9 @@ func (h *Hub) Readings(ctx context.Context, q HistoryQuery, info *HistoryInfo, y
 	}
 	if q.Limit < 0 || q.FromMS > q.ToMS {
 		return &BadInput{Text: "from must not be after to, and limit must not be negative"}
+	}
+	if err := h.caughtUp(ctx); err != nil {
+		return err
 	}
 	e.mu.Lock()
 	b, err := e.bookLocked(ctx, h.catalog)
@@ -189,6 +193,16 @@ func (h *Hub) Readings(ctx context.Context, q HistoryQuery, info *HistoryInfo, y
 	})
 }
 
+// catchUpTimeout bounds how long an answer waits for the history to take up what was acknowledged before the question.
+const catchUpTimeout = 5 * time.Second
+
+// caughtUp waits until the history knows everything that is durable now, so that what was acknowledged is in every answer.
+func (h *Hub) caughtUp(ctx context.Context) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, catchUpTimeout, ErrBehind)
+	defer cancel()
+	return h.applied.wait(ctx, h.tail.end())
+}
+
 // lostMetric stands for a metric whose description the catalog has lost. It is never changed.
 var lostMetric = device.NewMetric("unknown")
 
@@ -197,6 +211,9 @@ func (h *Hub) Gaps(ctx context.Context, id device.ID, fromMS, toMS int64) ([]his
 	e := h.registry.lookup(id)
 	if e == nil {
 		return nil, ErrUnknownDevice
+	}
+	if err := h.caughtUp(ctx); err != nil {
+		return nil, err
 	}
 	gaps, err := h.history.Gaps(ctx, e.num, fromMS, toMS)
 	if err != nil && !errors.Is(err, storage.ErrCorrupt) {

@@ -46,6 +46,7 @@ func (h *Hub) recover(ctx context.Context) error {
 	if err = errors.Join(err, failed); err != nil {
 		return fmt.Errorf("replay the log: %w", err)
 	}
+	h.applied.set(h.log.Last())
 	h.live.settle(h.log.Last(), time.Now())
 	h.logger.Info("recovered", "devices", len(h.registry.byID), "groups", groups, "records", records,
 		"position", uint64(h.log.Last()), "took", time.Since(began).Round(time.Millisecond))
@@ -192,6 +193,9 @@ func (h *Hub) historyLoop(ctx context.Context) error {
 	apply := func(e storage.Entry) error {
 		for {
 			err := h.history.ApplyEntry(ctx, e)
+			if err == nil {
+				h.applied.set(e.Position)
+			}
 			if !errors.Is(err, storage.ErrFull) {
 				return errors.Join(err, poll())
 			}
@@ -245,14 +249,8 @@ func (h *Hub) lastFlush() {
 // FlushHistory makes everything that is in the log durable in the history. It returns when that is done.
 func (h *Hub) FlushHistory(ctx context.Context) error {
 	end := h.tail.end()
-	for h.history.Applied() < end {
-		if err := ctx.Err(); err != nil {
-			return fmt.Errorf("the history is still behind the log: %w", err)
-		}
-		select {
-		case <-time.After(time.Millisecond):
-		case <-ctx.Done():
-		}
+	if err := h.applied.wait(ctx, end); err != nil {
+		return fmt.Errorf("the history is still behind the log: %w", err)
 	}
 	return h.checkpoint(ctx, end)
 }
