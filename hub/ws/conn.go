@@ -1,0 +1,285 @@
+package ws
+
+import (
+	"bufio"
+	"context"
+	"crypto/tls"
+	"net"
+	"net/http"
+	"runtime/debug"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/lxzan/gws"
+
+	"telemetryhub/device/wire"
+	"telemetryhub/hub/access"
+)
+
+// readBuffer is the size of the buffer that stays with every connection. Payloads that are larger are read past it.
+const readBuffer = 1024
+
+// stream is what stands behind a connection: the session of a device, or the subscription of a viewer.
+type stream interface {
+	// receive takes one message. The read loop calls it, and it may block. The frame is not kept. A violation ends the
+	// connection.
+	receive(ctx context.Context, text bool, frame []byte) violation
+	// next appends the next message to dst and tells its form; false if there is nothing now. Only the writer calls it.
+	next(dst []byte) (frame []byte, text, ok bool)
+	// alive is told of every ping and pong.
+	alive()
+	// end is called once, when neither receive nor next runs any more or ever will.
+	end()
+}
+
+// conn is one connection after the upgrade, and the Peer of the hub. Its reader is the one goroutine that lives as long
+// as the connection; a writer runs only while there is something to write.
+type conn struct {
+	srv    *server
+	raw    net.Conn // TCP or TLS
+	ws     *gws.Conn
+	stream stream
+	remote string
+	name   string // of the identity, for logs
+
+	// ctx is cancelled when the connection is about to end. It stands here because gws hands on nothing but its connection.
+	ctx    context.Context
+	cancel context.CancelFunc
+
+	// The reader's own.
+	guard   guard
+	early   []byte // what the peer sent right behind its request
+	halted  bool   // the guard allows no more
+	broken  bool   // raw failed: there is nobody to send a close frame to
+	unwatch func() // ends the watch over the identity
+
+	// Times are counted from server.epoch.
+	begun     time.Duration
+	nextPing  time.Duration // the timer's own
+	lastFrame atomic.Int64  // when the last frame came
+	receiving atomic.Bool   // the hub has not taken the last message yet
+	greeted   atomic.Bool   // the first valid message was taken
+	timer     *time.Timer
+
+	writer atomic.Uint32 // see write.go
+	gone   chan struct{} // closed by the last writer when writer is stopped
+	ending atomic.Bool   // code, reason and endBy are set and stay
+	failed atomic.Bool   // something of this connection panicked: the stream is not asked any more
+
+	closed bool // the writer's own: the close frame is out, nothing may follow
+
+	mu      sync.Mutex // guards the fields below; never held during I/O
+	code    wire.CloseCode
+	reason  string
+	endBy   time.Time // when closing must be done
+	pingDue bool
+	pongDue bool
+	pong    []byte // payload of the pong that is due
+}
+
+// Close ends the connection with a close frame. What the stream has ready still goes out before it, as far as there is
+// time for closing. It returns at once.
+func (c *conn) Close(code wire.CloseCode, reason string) {
+	if !c.setEnding(code, reason) {
+		return
+	}
+	// Errors of the next lines mean that the connection is gone already, which the reader notices.
+	_ = c.raw.SetWriteDeadline(c.endBy) // also for a write that is stuck now
+	c.Wake()
+	c.cancel()
+	_ = c.raw.SetReadDeadline(time.Unix(1, 0)) // wakes the reader, which sees to the rest
+}
+
+// setEnding notes why the connection ends. It reports false if that is known already.
+func (c *conn) setEnding(code wire.CloseCode, reason string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.ending.Load() {
+		return false
+	}
+	c.code, c.reason, c.endBy = code, reason, time.Now().Add(c.srv.CloseTimeout)
+	c.ending.Store(true)
+	return true
+}
+
+// tcp returns the connection below TLS.
+func (c *conn) tcp() net.Conn {
+	if t, ok := c.raw.(*tls.Conn); ok {
+		return t.NetConn()
+	}
+	return c.raw
+}
+
+// kill cuts the connection at once. The Close of TLS would wait for the peer.
+func (c *conn) kill() { _ = c.tcp().Close() } // an error only says that it is closed already
+
+// beginning makes the stream of a connection that was upgraded. A violation closes the connection at once.
+type beginning func(*conn, access.Identity, wire.Format) (stream, violation)
+
+func (s *server) newConn(raw net.Conn, early []byte) *conn {
+	c := &conn{srv: s, raw: raw, early: early, stream: silence{}, guard: guard{max: uint64(s.maxFrame)}}
+	// The life of a connection is not that of the request, whose context ends with the handler.
+	c.ctx, c.cancel = context.WithCancel(context.Background())
+	c.writer.Store(writerRuns) // held back until the stream is there
+	return c
+}
+
+// answer does the upgrade.
+func (c *conn) answer(o offer) error {
+	upgrader := c.srv.plain
+	// gws looks only at the first line of each of these, so it gets a request that has but one.
+	r := &http.Request{Method: http.MethodGet, Header: http.Header{
+		"Connection": {"Upgrade"}, "Upgrade": {"websocket"}, headerVersion: {"13"}, headerKey: {o.key},
+	}}
+	if o.protocol != "" {
+		upgrader = c.srv.agreed
+		r.Header[headerProtocol] = []string{o.protocol}
+	}
+	socket, err := upgrader.UpgradeFromConn((*side)(c), bufio.NewReaderSize((*side)(c), readBuffer), r)
+	c.ws = socket
+	return err
+}
+
+// run is the life of the connection. It returns when nothing of it is left.
+func (c *conn) run(id access.Identity, f wire.Format) {
+	defer c.srv.drop(c)
+	defer c.finish()
+	c.startTimer()
+	if c.begin(id, f) {
+		c.read()
+	}
+}
+
+// begin gives the connection its stream and lets the writer go. It reports false if the connection is to end.
+func (c *conn) begin(id access.Identity, f wire.Format) (good bool) {
+	defer c.releaseWriter()
+	defer c.recovered()
+	c.unwatch = c.srv.watch(c, id)
+	if c.ending.Load() {
+		return false // the identity has ended already
+	}
+	st, v := c.srv.begin(c, id, f)
+	if v.code != 0 {
+		c.Close(v.code, v.reason)
+		return false
+	}
+	c.stream = st
+	return true
+}
+
+// silence is the stream of a connection that has none yet.
+type silence struct{}
+
+func (silence) receive(context.Context, bool, []byte) violation { return violation{} }
+func (silence) next(dst []byte) ([]byte, bool, bool)            { return dst, false, false }
+func (silence) alive()                                          {}
+func (silence) end()                                            {}
+
+// read runs the read loop of gws under our own recover. The Recovery of gws sees neither a panic in parsing nor one in
+// the handlers for anything but messages, and OnClose is not called after one.
+func (c *conn) read() {
+	defer c.recovered()
+	c.ws.ReadLoop()
+}
+
+// recovered is deferred around everything that runs for one connection: a panic ends that one only.
+func (c *conn) recovered() {
+	if v := recover(); v != nil {
+		c.failed.Store(true)
+		c.srv.Metrics.Panics.Add(1)
+		c.srv.Logger.Error("panic: the connection was closed", "remote", c.remote, "identity", c.name, "panic", v, "stack", string(debug.Stack()))
+		c.Close(closeInternal, "the hub failed on this; the reason is in its log")
+	}
+}
+
+// finish takes the connection down after the reader has returned.
+func (c *conn) finish() {
+	c.timer.Stop()
+	c.cancel()
+	if c.broken || !c.ending.Load() {
+		c.kill() // a writer that waits for this peer need not wait any longer
+	}
+	c.stopWriter()
+	c.endStream()
+	if !c.broken {
+		c.linger()
+	}
+	c.kill()
+	c.setEnding(closeLost, "connection lost")
+	c.srv.Metrics.countClose(c.code)
+	c.srv.Logger.Debug("connection ended", "remote", c.remote, "identity", c.name, "code", uint16(c.code), "reason", c.reason)
+}
+
+func (c *conn) endStream() {
+	defer c.recovered()
+	if c.unwatch != nil {
+		c.unwatch()
+	}
+	c.stream.end()
+}
+
+// linger waits until the peer has hung up or the time for closing is over. To close a socket that holds unread bytes
+// resets the connection, and the peer might lose the close frame, which tells it whether to come back.
+func (c *conn) linger() {
+	if t, ok := c.raw.(*tls.Conn); ok {
+		_ = t.CloseWrite() // only a courtesy: the close frame is out
+	}
+	tcp := c.tcp()
+	if half, ok := tcp.(interface{ CloseWrite() error }); !ok || half.CloseWrite() != nil {
+		return
+	}
+	if tcp.SetReadDeadline(c.endBy) != nil {
+		return
+	}
+	bin := make([]byte, 512)
+	for {
+		if _, err := tcp.Read(bin); err != nil {
+			return // the peer, or the deadline
+		}
+	}
+}
+
+// startTimer starts the one timer of the connection, for pings, for signs of life, and for the first frame.
+func (c *conn) startTimer() {
+	c.begun = c.srv.now()
+	c.lastFrame.Store(int64(c.begun))
+	// Peers that came together are not pinged together.
+	c.nextPing = c.begun + spread(c.srv.Ping)
+	c.timer = time.AfterFunc(time.Hour, c.tick)
+	c.timer.Reset(min(c.nextPing-c.begun, c.srv.FirstFrame))
+}
+
+// tick does what is due and sets the timer for what is due next.
+func (c *conn) tick() {
+	defer c.recovered()
+	if c.ending.Load() {
+		return
+	}
+	now := c.srv.now()
+	if c.receiving.Load() {
+		// The hub makes this peer wait, and its frames wait in the socket: that is no silence of the peer.
+		c.lastFrame.Store(int64(now))
+		c.greeted.Store(true)
+	}
+	dead := time.Duration(c.lastFrame.Load()) + time.Duration(deadAfter*float64(c.srv.Ping))
+	first := c.begun + c.srv.FirstFrame
+	switch greeted := c.greeted.Load(); {
+	case now >= dead:
+		c.Close(wire.CloseSlow, "no sign of life: answer pings; reconnect")
+		return
+	case !greeted && now >= first:
+		c.Close(wire.CloseSlow, "nothing valid came in time after connecting; reconnect")
+		return
+	case greeted:
+		first = dead
+	}
+	if now >= c.nextPing {
+		c.nextPing = now + c.srv.Ping
+		c.mu.Lock()
+		c.pingDue = true
+		c.mu.Unlock()
+		c.Wake()
+	}
+	c.timer.Reset(max(min(c.nextPing, dead, first)-now, time.Millisecond))
+}

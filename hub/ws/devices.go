@@ -1,0 +1,75 @@
+package ws
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+
+	"telemetryhub/device"
+	"telemetryhub/device/wire"
+	"telemetryhub/hub"
+	"telemetryhub/hub/access"
+)
+
+// Session is what the adapter needs of the session of one device; *hub.Session is one.
+type Session interface {
+	Receive(ctx context.Context, f wire.Format, frame []byte) error
+	Next(dst []byte) (frame []byte, f wire.Format, ok bool)
+	Alive()
+	End()
+}
+
+// Devices answers GET /device/v1: one WebSocket for each device. It is safe for concurrent use.
+type Devices struct{ *server }
+
+// NewDevices returns a handler whose sessions connect begins, as hub.Hub.Connect does. It starts nothing.
+func NewDevices[S Session](connect func(context.Context, device.ID, hub.Peer, hub.ConnectOptions) (S, error), auth Auth,
+	o Options) (*Devices, error) {
+	s, err := newServer(auth, o, wire.MaxFrame)
+	if err != nil {
+		return nil, err
+	}
+	s.begin = func(c *conn, id access.Identity, f wire.Format) (stream, violation) {
+		session, err := connect(c.ctx, id.Device, c, hub.ConnectOptions{Format: f, Remote: c.remote})
+		if err != nil {
+			return nil, violationOf(err)
+		}
+		return &deviceStream{session}, violation{}
+	}
+	s.may = mayBeDevice
+	return &Devices{s}, nil
+}
+
+// mayBeDevice lets device tokens pass: a device can act only as itself.
+func mayBeDevice(id access.Identity) *refusedError {
+	switch {
+	case id.Kind == "":
+		return needIdentity()
+	case id.Kind != access.KindDevice || id.Device == "":
+		return refuse(refusedForbidden, http.StatusForbidden,
+			fmt.Sprintf("This address is for devices, and the credential is of kind %q: use a device token.", id.Kind))
+	}
+	return nil
+}
+
+// deviceStream is the session of a device.
+type deviceStream struct{ session Session }
+
+func (d *deviceStream) receive(ctx context.Context, text bool, frame []byte) violation {
+	f := wire.CBOR
+	if text {
+		f = wire.JSON
+	}
+	if err := d.session.Receive(ctx, f, frame); err != nil {
+		return violationOf(err)
+	}
+	return violation{}
+}
+
+func (d *deviceStream) next(dst []byte) ([]byte, bool, bool) {
+	frame, f, ok := d.session.Next(dst)
+	return frame, f == wire.JSON, ok
+}
+
+func (d *deviceStream) alive() { d.session.Alive() }
+func (d *deviceStream) end()   { d.session.End() }

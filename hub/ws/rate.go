@@ -1,0 +1,108 @@
+package ws
+
+import (
+	"math/rand/v2"
+	"net/netip"
+	"sync"
+	"time"
+)
+
+// maxSources bounds the addresses whose rate is remembered. When more come, those that have been quiet longest enough to
+// have their whole burst again are forgotten first.
+const maxSources = 4096
+
+// bucket is a token bucket.
+type bucket struct {
+	tokens float64
+	at     time.Time
+}
+
+// take takes one token and reports whether there was one. A new bucket is full.
+func (b *bucket) take(r Rate, now time.Time) bool {
+	if r.PerSecond < 0 {
+		return true
+	}
+	if b.at.IsZero() {
+		b.tokens = float64(r.Burst)
+	} else {
+		b.tokens = min(float64(r.Burst), b.tokens+now.Sub(b.at).Seconds()*r.PerSecond)
+	}
+	b.at = now
+	if b.tokens < 1 {
+		return false
+	}
+	b.tokens--
+	return true
+}
+
+// full reports whether the bucket says no more than a new one would.
+func (b *bucket) full(r Rate, now time.Time) bool {
+	return b.tokens+now.Sub(b.at).Seconds()*r.PerSecond >= float64(r.Burst)
+}
+
+// limiter limits upgrades, of everybody together and of each address.
+type limiter struct {
+	all, source Rate
+
+	mu      sync.Mutex // guards the fields below
+	total   bucket
+	sources map[netip.Addr]*bucket
+}
+
+func newLimiter(all, source Rate) *limiter {
+	return &limiter{all: all, source: source, sources: make(map[netip.Addr]*bucket)}
+}
+
+// allowSource counts a request from addr and reports whether it may go on.
+func (l *limiter) allowSource(addr netip.Addr, now time.Time) bool {
+	addr = prefix(addr)
+	if !addr.IsValid() || addr.IsLoopback() || l.source.PerSecond < 0 {
+		return true
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	b := l.sources[addr]
+	if b == nil {
+		l.makeRoomLocked(now)
+		b = new(bucket)
+		l.sources[addr] = b
+	}
+	return b.take(l.source, now)
+}
+
+// allow counts an upgrade and reports whether it may go on.
+func (l *limiter) allow(now time.Time) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.total.take(l.all, now)
+}
+
+func (l *limiter) makeRoomLocked(now time.Time) {
+	if len(l.sources) < maxSources {
+		return
+	}
+	var oldest netip.Addr
+	for addr, b := range l.sources {
+		if b.full(l.source, now) {
+			delete(l.sources, addr)
+		} else if !oldest.IsValid() || b.at.Before(l.sources[oldest].at) {
+			oldest = addr
+		}
+	}
+	if len(l.sources) >= maxSources {
+		delete(l.sources, oldest)
+	}
+}
+
+// prefix returns what stands for one subscriber: an IPv4 address, or the /64 of an IPv6 address.
+func prefix(addr netip.Addr) netip.Addr {
+	addr = addr.Unmap().WithZone("")
+	if !addr.Is6() || addr.IsLoopback() {
+		return addr
+	}
+	p, _ := addr.Prefix(64) // cannot fail: an IPv6 address has 64 bits
+	return p.Addr()
+}
+
+// retryAfter returns when somebody who was refused should come again, spread so that they do not all come at once.
+func retryAfter() time.Duration { return time.Duration(2+rand.IntN(9)) * time.Second }

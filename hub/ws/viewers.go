@@ -1,0 +1,162 @@
+package ws
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"sync/atomic"
+	"time"
+
+	"telemetryhub/device"
+	"telemetryhub/device/wire"
+	"telemetryhub/hub"
+	"telemetryhub/hub/access"
+)
+
+const (
+	// maxViewerFrame is the largest frame that a viewer may send.
+	maxViewerFrame = 4 << 10
+	// maxTick is the slowest pace that a viewer may ask for.
+	maxTick = time.Hour
+)
+
+// subscribes limits how often a viewer may change what it sees: each change costs a snapshot.
+var subscribes = Rate{PerSecond: 2, Burst: 10}
+
+// Viewer is what the adapter needs of one subscription; *hub.Viewer is one.
+type Viewer interface {
+	Next(dst []byte) (frame []byte, token string, ok bool)
+	Change(hub.Subscription) error
+	End()
+}
+
+// Viewers answers GET /api/v1/live. The client's first message says what it wants to see, and later ones change it:
+//
+//	{"subscribe":{"devices":["*"],"metrics":["*"],"mode":"latest","after":"<token>","tick":100}}
+//
+// devices and metrics are names, or beginnings with a star behind; without them everything is meant. mode is latest
+// (the default) or all. after is the token of the last frame seen. tick is the least time between two frames in
+// milliseconds; 0 or none means 100, a negative one means at once. What comes back are the frames of hub.Viewer.
+// Viewers is safe for concurrent use.
+type Viewers struct{ *server }
+
+// NewViewers returns a handler whose subscriptions subscribe begins, as hub.Hub.Subscribe does. It starts nothing.
+func NewViewers[V Viewer](subscribe func(context.Context, hub.Subscription, hub.Peer) (V, error), auth Auth,
+	o Options) (*Viewers, error) {
+	s, err := newServer(auth, o, maxViewerFrame)
+	if err != nil {
+		return nil, err
+	}
+	s.begin = func(c *conn, id access.Identity, _ wire.Format) (stream, violation) {
+		return &viewerStream{conn: c, scope: scopeOf(id), subscribe: func(sub hub.Subscription) (Viewer, error) {
+			return subscribe(c.ctx, sub, c)
+		}}, violation{}
+	}
+	s.may = mayView
+	return &Viewers{s}, nil
+}
+
+// mayView lets pass who may see the live values of at least some devices.
+func mayView(id access.Identity) *refusedError {
+	switch {
+	case id.Kind == "":
+		return needIdentity()
+	case id.Kind == access.KindDevice || id.Kind == access.KindEnrolment || id.Role < access.Viewer:
+		return refuse(refusedForbidden, http.StatusForbidden,
+			fmt.Sprintf("A credential of kind %q may not see live values: use a viewer token.", id.Kind))
+	}
+	return nil
+}
+
+// scopeOf returns what the identity may see, nil for everything.
+func scopeOf(id access.Identity) func(device.ID) bool {
+	if id.Can(access.ReadLive) {
+		return nil
+	}
+	return func(dev device.ID) bool { return id.CanOn(access.ReadLive, dev) }
+}
+
+// viewerStream is the subscription of a viewer, once it has said what it wants.
+type viewerStream struct {
+	conn      *conn
+	scope     func(device.ID) bool
+	subscribe func(hub.Subscription) (Viewer, error)
+	viewer    atomic.Pointer[Viewer] // set by the reader, used by the writer too
+	changes   bucket
+}
+
+func (v *viewerStream) receive(_ context.Context, text bool, frame []byte) violation {
+	if !v.changes.take(subscribes, time.Now()) {
+		return violation{wire.CloseTooFast, "too many changes of the subscription; reconnect later"}
+	}
+	if !text {
+		return violation{wire.CloseProtocol, "a viewer sends text frames with JSON"}
+	}
+	sub, err := readSubscription(frame)
+	if err != nil {
+		return violation{wire.CloseProtocol, err.Error()}
+	}
+	sub.Scope = v.scope
+	if known := v.viewer.Load(); known != nil {
+		err = (*known).Change(sub)
+	} else {
+		var viewer Viewer
+		if viewer, err = v.subscribe(sub); err == nil {
+			v.viewer.Store(&viewer)
+			v.conn.Wake() // the hub has woken the writer before it could see the viewer
+		}
+	}
+	if err != nil {
+		return violationOf(err)
+	}
+	return violation{}
+}
+
+func (v *viewerStream) next(dst []byte) ([]byte, bool, bool) {
+	viewer := v.viewer.Load()
+	if viewer == nil {
+		return dst, true, false
+	}
+	frame, _, ok := (*viewer).Next(dst) // the token stands in the frame too
+	return frame, true, ok
+}
+
+func (v *viewerStream) alive() {}
+
+func (v *viewerStream) end() {
+	if viewer := v.viewer.Load(); viewer != nil {
+		(*viewer).End()
+	}
+}
+
+// readSubscription reads a message of a viewer.
+func readSubscription(frame []byte) (hub.Subscription, error) {
+	var m struct {
+		Subscribe *struct {
+			Devices []string `json:"devices"`
+			Metrics []string `json:"metrics"`
+			Mode    string   `json:"mode"`
+			After   string   `json:"after"`
+			Tick    float64  `json:"tick"`
+		} `json:"subscribe"`
+	}
+	if err := json.Unmarshal(frame, &m); err != nil {
+		return hub.Subscription{}, fmt.Errorf("not a subscription: %w", err)
+	}
+	if m.Subscribe == nil {
+		return hub.Subscription{}, errors.New(`not a subscription: send {"subscribe":{…}}`)
+	}
+	mode, err := hub.ParseMode(m.Subscribe.Mode)
+	if err != nil {
+		return hub.Subscription{}, err
+	}
+	tick := maxTick
+	if ms := m.Subscribe.Tick; ms < float64(maxTick/time.Millisecond) {
+		tick = time.Duration(max(ms, -1) * float64(time.Millisecond))
+	}
+	return hub.Subscription{
+		Devices: m.Subscribe.Devices, Metrics: m.Subscribe.Metrics, Mode: mode, After: m.Subscribe.After, Tick: tick,
+	}, nil
+}
