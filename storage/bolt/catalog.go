@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"slices"
 
 	bolt "go.etcd.io/bbolt"
 
@@ -25,8 +26,6 @@ type CatalogOptions struct {
 	MaxBytes int64
 	// ReadOnly opens an existing file and never writes. A damaged file is then refused with storage.ErrCorrupt.
 	ReadOnly bool
-	// Report is told of every damage that is found while opening. Nil discards reports.
-	Report func(Damage)
 	// Logger receives diagnostics. Nil discards them.
 	Logger *slog.Logger
 }
@@ -35,6 +34,7 @@ type CatalogOptions struct {
 type Catalog struct {
 	file   *file
 	writer *catalogWriter // nil if the catalog is read-only
+	damage []Damage
 }
 
 var (
@@ -44,36 +44,39 @@ var (
 
 // OpenCatalog opens the file and makes it if it does not exist. Every item is read and verified. A damaged file is
 // replaced by a new one with everything that can be proven right; the damaged one is kept beside it, and the damage is
-// reported. Errors: storage.ErrNewerFormat, storage.ErrLocked, storage.ErrReadOnly, storage.ErrFull, and storage.ErrCorrupt
+// reported by Damage. Errors: storage.ErrNewerFormat, storage.ErrLocked, storage.ErrReadOnly, storage.ErrFull, and storage.ErrCorrupt
 // if nothing can be rescued; in all these cases the file was left as it was.
 func OpenCatalog(path string, opts CatalogOptions) (*Catalog, error) {
 	fo := fileOptions{
 		format: catalogFormat, version: catalogVersion, buckets: []string{itemsBucket, piecesBucket, summaryBucket},
 		readOnly: opts.ReadOnly, maxBytes: opts.MaxBytes, growBytes: 64 << 10,
 	}
+	c := new(Catalog)
 	f, sum, err := openCatalogFile(path, fo)
 	if errors.Is(err, storage.ErrCorrupt) && !opts.ReadOnly {
-		var damage Damage
-		if damage, err = salvageCatalog(path, fo, err); err != nil {
+		var d Damage
+		if d, err = salvageCatalog(path, fo, err); err != nil {
 			return nil, err
 		}
-		if opts.Report != nil {
-			opts.Report(damage)
+		if opts.Logger != nil {
+			opts.Logger.Error("catalog is damaged", "file", d.File, "what", d.What, "action", d.Action)
 		}
+		c.damage = append(c.damage, d)
 		f, sum, err = openCatalogFile(path, fo)
 	}
 	if err != nil {
 		return nil, err
 	}
-	c := &Catalog{file: f}
+	c.file = f
 	if !opts.ReadOnly {
 		c.writer = startCatalogWriter(f, sum)
 	}
-	if opts.Logger != nil {
-		opts.Logger.Debug("catalog opened", "path", path, "items", sum.count, "revision", uint64(sum.last))
-	}
 	return c, nil
 }
+
+// Damage returns what was found damaged when the catalog was opened. Values that are gone for good are reported once;
+// their keys fail with storage.ErrCorrupt until they are put or deleted.
+func (c *Catalog) Damage() []Damage { return slices.Clone(c.damage) }
 
 // openCatalogFile opens the file, or makes it, and verifies it.
 func openCatalogFile(path string, fo fileOptions) (*file, summary, error) {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"maps"
 	"math/bits"
 	"path/filepath"
 	"slices"
@@ -24,8 +25,7 @@ type candidate struct {
 	record record
 	body   []byte // the value, if it follows the record
 	origin origin
-	page   pageID
-	fixed  bool // one bit of key or head was turned back
+	pages  []pageID // that it was found on
 }
 
 func (c *candidate) whole() bool {
@@ -59,7 +59,8 @@ func salvageCatalog(path string, fo fileOptions, why error) (Damage, error) {
 	}
 	defer d.close() // only read
 	r := catalogRescue{items: make(map[string][]*candidate), pieces: make(map[string][][]byte)}
-	scan(d.p, func(e element) { r.see(e) })
+	scan(d.p, r.see)
+	scanDeep(d.p, r.see)
 	if !r.ours {
 		return fail(fmt.Errorf("%w of this program: nothing in it is ours; move it away", errNotBolt))
 	}
@@ -96,7 +97,7 @@ func (r *catalogRescue) see(e element) {
 			r.pieces[k] = append(r.pieces[k], bytes.Clone(e.value))
 		}
 	}
-	c := candidate{key: string(e.key), origin: e.origin, page: e.page}
+	c := candidate{key: string(e.key), origin: e.origin, pages: []pageID{e.page}}
 	var err error
 	if c.record, c.body, err = decodeRecord(e.key, e.value); err != nil {
 		if e.origin == stale || !plausible(e.value) {
@@ -129,7 +130,7 @@ func (c *candidate) repair(e element) bool {
 		return err == nil
 	})
 	if ok {
-		c.key, c.fixed = string(fixed[:n]), true
+		c.key = string(fixed[:n])
 		c.record, c.body, _ = decodeRecord(fixed[:n], fixed[n:])
 	}
 	return ok
@@ -162,10 +163,10 @@ func (r *catalogRescue) note(c *candidate) {
 		if old.record != c.record {
 			continue
 		}
-		if c.origin < old.origin {
-			old.origin, old.page = c.origin, c.page
+		old.origin = min(old.origin, c.origin)
+		if old.pages[len(old.pages)-1] != c.pages[0] {
+			old.pages = append(old.pages, c.pages[0])
 		}
-		old.fixed = old.fixed && c.fixed
 		if !old.whole() && c.whole() {
 			old.body = c.body
 		}
@@ -189,7 +190,9 @@ func (r *catalogRescue) choose() (map[string]*candidate, storage.Revision, findi
 		}
 		if chosen[key] == nil {
 			c := slices.MaxFunc(all, func(a, b *candidate) int { return int(int64(a.record.revision - b.record.revision)) })
-			loose[c.page] = append(loose[c.page], c)
+			for _, id := range c.pages {
+				loose[id] = append(loose[id], c)
+			}
 		}
 	}
 	want, ok := r.newestSummary()
@@ -235,7 +238,7 @@ func (r *catalogRescue) prove(chosen map[string]*candidate, want *summary, loose
 	if have.same(want) {
 		return true
 	}
-	var all []*candidate
+	all := make(map[*candidate]bool)
 	try := func(set []*candidate) bool {
 		sum := have
 		for _, c := range set {
@@ -258,9 +261,11 @@ func (r *catalogRescue) prove(chosen map[string]*candidate, want *summary, loose
 				return true
 			}
 		}
-		all = append(all, set...)
+		for _, c := range set {
+			all[c] = true
+		}
 	}
-	return try(all)
+	return try(slices.Collect(maps.Keys(all)))
 }
 
 // suspects names keys that are missing or were deleted earlier: nobody can say which.
@@ -275,6 +280,7 @@ func suspects(loose map[pageID][]*candidate) string {
 		return ""
 	}
 	slices.Sort(keys)
+	keys = slices.Compact(keys)
 	more := ""
 	if n := len(keys) - maxFindings; n > 0 {
 		keys, more = keys[:maxFindings], fmt.Sprintf(" and %d others", n)

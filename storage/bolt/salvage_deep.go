@@ -31,14 +31,15 @@ type deepNode struct {
 	yield func(element)
 }
 
-// read yields the elements of a leaf with so many of them. It gives up at the second that is not what it should be.
+// read yields the elements of a leaf with so many of them. One wrong bit makes at most two of them look wrong, so it
+// gives up at the third.
 func (d *deepNode) read(count int) {
 	end := int64(pageHeaderSize + count*elemSize)
 	if count == 0 || end > int64(len(d.b)) {
 		return
 	}
 	n := node{leaf: true, count: count, b: d.b}
-	odd := false
+	wrong := 0
 	for i := range count {
 		at, key, value := n.span(i)
 		next := at + key + value
@@ -50,26 +51,35 @@ func (d *deepNode) read(count int) {
 				inline := deepNode{id: d.id, b: n.value(i)[bucketValueSize:], yield: d.yield}
 				inline.read(int(le.Uint16(inline.b[10:])))
 			}
-			if i+1 < count {
-				d.give(at, key, value)
-			} else {
-				d.vary(at, key, value) // nothing follows that would show that its lengths are right
-			}
+			d.give(at, key, value)
 			end = next
 			continue
 		}
-		if odd {
+		if wrong++; wrong > 2 {
 			return
 		}
-		odd = true
 		d.vary(end, key, value)
-		if at == end {
-			end = at + key + value // perhaps the next element is the odd one
-		}
-		if next > end || next > int64(pageHeaderSize+count*elemSize) && next < int64(len(d.b)) {
+		// Either the lengths are wrong, or the place of the next element: what comes after that one decides.
+		if own := end + key + value; d.fits(&n, i+1, own) || next <= end || next >= int64(len(d.b)) {
+			end = own
+		} else {
 			end = next
 		}
 	}
+}
+
+// fits reports whether element i ends where the one after it begins, if it begins at the place given.
+func (d *deepNode) fits(n *node, i int, at int64) bool {
+	if i >= n.count {
+		return true
+	}
+	_, key, value := n.span(i)
+	if i+1 == n.count {
+		d.give(at, key, value) // nobody knows
+		return false
+	}
+	next, _, _ := n.span(i + 1)
+	return at+key+value == next
 }
 
 // vary yields an element with the lengths as they are and with each single bit of them turned.
