@@ -39,7 +39,7 @@ func newDocument(r *router, version, cookie string) huma.API {
 // register adds an operation whose errors leave by way of outward. What it needs is written into the document.
 func register[I, O any](a *API, op huma.Operation, handler func(context.Context, *I) (*O, error)) {
 	need := rules[op.Method+" "+op.Path]
-	op.BodyReadTimeout = bodyTime
+	op.BodyReadTimeout = a.BodyTimeout
 	if !need.open {
 		op.Security = []map[string][]string{{"token": {}}, {"session": {}}}
 	}

@@ -67,9 +67,6 @@ func (a *API) ingest(ctx context.Context, in *ingestInput) (*ingestOutput, error
 		return nil, faultf(http.StatusUnsupportedMediaType,
 			"Content-Type %.60q is not taken. Send application/json, application/senml+json, application/cbor or application/senml+cbor.", media)
 	}
-	if len(in.RawBody) == 0 {
-		return nil, faultf(http.StatusBadRequest, `The request has no body. Send readings, as {"temperature":21.4}.`)
-	}
 	result, err := a.Hub.Ingest(ctx, id, format, in.RawBody)
 	if err != nil {
 		return nil, err
@@ -115,7 +112,7 @@ func ingestBody() *huma.RequestBody {
 		Examples: []any{map[string]any{"temperature": 21.4}},
 	}
 	binary := &huma.Schema{Type: "string", Format: "binary", Description: "The same as CBOR"}
-	return &huma.RequestBody{Required: true, Content: map[string]*huma.MediaType{
+	return &huma.RequestBody{Content: map[string]*huma.MediaType{
 		"application/json":       {Schema: byHand},
 		"application/senml+json": {Schema: byHand},
 		"application/cbor":       {Schema: binary},

@@ -184,10 +184,24 @@ func reword(_ huma.Context, _ string, v any) (any, error) {
 		}
 		faults = append(faults, where+e.Message)
 	}
-	if len(faults) > 0 {
-		model.Detail = "The request was not understood. Correct this and send it again: " + strings.Join(faults, "; ") + "."
-	} else {
-		model.Detail = sentence(model.Detail)
-	}
+	model.Detail = detailOf(model, faults)
 	return model, nil
+}
+
+// detailOf says what huma found wrong, and what to do.
+func detailOf(model *huma.ErrorModel, faults []string) string {
+	var limit int64
+	switch {
+	case len(faults) > 0:
+		return "The request was not understood. Correct this and send it again: " + strings.Join(faults, "; ") + "."
+	case model.Status == http.StatusRequestEntityTooLarge:
+		if _, err := fmt.Sscanf(model.Detail, "request body is too large limit=%d bytes", &limit); err == nil {
+			return fmt.Sprintf("The request body is too large: at most %d bytes are taken. Send it in several requests.", limit-1)
+		}
+	case model.Status == http.StatusRequestTimeout:
+		return "The request body did not arrive in time. Send it again."
+	case model.Status == http.StatusBadRequest && model.Detail == "request body is required":
+		return "The request has no body. GET /api/openapi.json says what this address takes."
+	}
+	return sentence(model.Detail)
 }

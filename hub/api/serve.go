@@ -13,11 +13,8 @@ import (
 	"telemetryhub/hub/access"
 )
 
-// Limits of a request. Routes have narrower ones for their bodies.
-const (
-	maxBody  = 1 << 20
-	bodyTime = 10 * time.Second
-)
+// maxBody bounds the body of a request. Routes have narrower limits.
+const maxBody = 1 << 20
 
 // serve takes every request through the stations that do not depend on the route.
 func (a *API) serve(w http.ResponseWriter, r *http.Request, c caller) {
@@ -43,7 +40,7 @@ func (a *API) serve(w http.ResponseWriter, r *http.Request, c caller) {
 	// The write deadline of the request before it would stay on the connection, so every request sets its own.
 	a.deadlines(out, time.Time{}, began.Add(a.RequestTimeout+a.WriteTimeout))
 	if r.ContentLength != 0 {
-		a.deadlines(out, began.Add(bodyTime), time.Time{})
+		a.deadlines(out, began.Add(a.BodyTimeout), time.Time{})
 		r.Body = &timedBody{ReadCloser: http.MaxBytesReader(w, r.Body, maxBody), done: func() { a.endRead(out) }}
 	}
 	a.router.ServeHTTP(out, r)
