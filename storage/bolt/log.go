@@ -51,7 +51,9 @@ func (o *LogOptions) fill() error {
 
 // fileBytes is the disk space that a segment gets when it is made. A segment may exceed SegmentBytes by one group, for
 // which there is room in the slack, with all that bbolt rewrites around it.
-func (o *LogOptions) fileBytes() int64 { return (o.SegmentBytes+groupSlack)/pageSize*pageSize + pageSize }
+func (o *LogOptions) fileBytes() int64 {
+	return (o.SegmentBytes+groupSlack)/pageSize*pageSize + pageSize
+}
 
 const groupSlack = 1 << 20
 
@@ -175,11 +177,7 @@ func (l *Log) roll() error {
 	if err := l.latch.err(); err != nil {
 		return err
 	}
-	f, err := l.keep.take()
-	if err != nil {
-		return err
-	}
-	s, err := l.begin(f, l.tip.pos+1)
+	s, err := l.begin(l.tip.pos + 1)
 	if err != nil {
 		return err
 	}
@@ -189,11 +187,12 @@ func (l *Log) roll() error {
 	return nil
 }
 
-// begin gives a prepared file its name and adds it to the log.
-func (l *Log) begin(f *file, first storage.Position) (*segment, error) {
+// begin adds a new segment to the log.
+func (l *Log) begin(first storage.Position) (*segment, error) {
 	path := filepath.Join(l.dir, segmentName(first))
-	if err := f.publish(path); err != nil {
-		return nil, errors.Join(fmt.Errorf("begin segment %s: %w", path, err), f.close())
+	f, err := l.keep.take(path)
+	if err != nil {
+		return nil, err
 	}
 	s := newActive(first, path, f, l.opts.fileBytes())
 	l.mu.Lock()

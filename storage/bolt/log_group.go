@@ -9,11 +9,15 @@ import (
 )
 
 // The form of a group in a segment. FORMAT.md says why.
+//
+// Two pieces with keys fill a page exactly: 16 bytes of page header, and twice 16 for the element, 10 for the key, 2,014
+// for the piece. bbolt rewrites the last page at every commit and splits only what has more than four elements, so
+// larger pieces make it rewrite more, and in blocks of several pages, which it must allocate anew each time.
 const (
 	groupVersion    = 1
 	groupHeaderSize = 24
-	logPieceSize       = 4000
-	logKeySize    = 10
+	logPieceSize    = 2014
+	logKeySize      = 10
 	// maxLogPieces is how many pieces the largest group has.
 	maxLogPieces = (storage.MaxGroup + groupHeaderSize + logPieceSize - 1) / logPieceSize
 )

@@ -70,8 +70,8 @@ func (k *keeper) seal(s *segment) {
 	k.poke()
 }
 
-// take returns the next segment's file, which is made now if it is not there yet.
-func (k *keeper) take() (*file, error) {
+// take gives the next segment's file its name and returns it. It is made now if it is not there yet.
+func (k *keeper) take(path string) (*file, error) {
 	k.building.Lock()
 	defer k.building.Unlock()
 	if k.next == nil {
@@ -83,8 +83,11 @@ func (k *keeper) take() (*file, error) {
 	k.next = nil
 	k.reserved.Store(0)
 	k.mu.Lock()
-	defer k.mu.Unlock()
 	k.wanted = false
+	k.mu.Unlock()
+	if err := f.publish(path); err != nil {
+		return nil, errors.Join(fmt.Errorf("begin segment %s: %w", path, err), f.close())
+	}
 	return f, nil
 }
 
@@ -172,7 +175,10 @@ func (k *keeper) step() bool {
 func (k *keeper) buildNow() {
 	k.building.Lock()
 	defer k.building.Unlock()
-	if k.next != nil {
+	k.mu.Lock()
+	wanted := k.wanted // take may have been faster
+	k.mu.Unlock()
+	if k.next != nil || !wanted {
 		return
 	}
 	if err := k.build(); err != nil {

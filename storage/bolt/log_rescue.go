@@ -13,6 +13,7 @@ import (
 // part is where the bytes of a piece were found.
 type part struct {
 	origin origin
+	untold bool
 	off    int64
 	n      int
 }
@@ -23,7 +24,8 @@ type rescuedGroup struct {
 	prev   link
 	sum    uint32
 	intact bool
-	stale  bool // some of it comes from free pages
+	stale  bool // some of it comes from free pages, or from pages of which nobody knows whether they are free
+	free   bool // some of it comes from pages that are known to be free
 	unsure bool // there is more than one intact group for the position, and nothing tells which is right
 	pieces []int
 	parts  []part
@@ -66,7 +68,8 @@ func (f *segmentFindings) end(first storage.Position) storage.Position {
 //
 // A group is believed if its seal is right. Pages that are free hold older copies, which may replace a damaged piece,
 // but also groups that were never acknowledged and whose position was given to another group later. So what comes from
-// free pages is believed only if the group behind it confirms its checksum.
+// free pages is believed only if the group behind it confirms its checksum. Where nothing tells which pages are free, it
+// is believed unless two groups claim one position.
 func rescueGroups(p *pages, first storage.Position, next link) segmentFindings {
 	f := segmentFindings{}
 	f.lost = p.lostMeta || p.meta.high == 0
@@ -102,7 +105,7 @@ func findPieces(p *pages, first storage.Position, ours *bool) map[storage.Positi
 		if found[pos] == nil {
 			found[pos] = make(map[int][]part)
 		}
-		found[pos][piece] = append(found[pos][piece], part{e.origin, e.off, len(e.value)})
+		found[pos][piece] = append(found[pos][piece], part{e.origin, e.untold, e.off, len(e.value)})
 	})
 	return found
 }
@@ -132,7 +135,9 @@ func assemble(r io.ReaderAt, pos storage.Position, found map[int][]part) rescued
 		g := rescuedGroup{pos: pos, pieces: best.pieces}
 		for i, k := range pick {
 			g.parts = append(g.parts, choices[i][k])
-			g.stale = g.stale || choices[i][k].origin == stale
+			p := choices[i][k]
+			g.stale = g.stale || p.origin == stale
+			g.free = g.free || p.origin == stale && !p.untold
 		}
 		if g.check(r) {
 			if !best.intact {
@@ -183,13 +188,22 @@ func distinct(r io.ReaderAt, parts []part) []part {
 
 // check reads the group and its seal.
 func (g *rescuedGroup) check(r io.ReaderAt) bool {
-	f := g.read(r)
+	f := g.load(r)
 	g.prev, g.sum, g.intact = f.prev, f.sum, f.damaged == nil
 	return g.intact
 }
 
-// read returns the group. Parts that cannot be read are left out.
+// read returns the group as it is to be believed.
 func (g *rescuedGroup) read(r io.ReaderAt) foundGroup {
+	f := g.load(r)
+	if f.damaged == nil && !g.intact {
+		f.damaged = corruptf("group %d may be one that was never acknowledged", g.pos)
+	}
+	return f
+}
+
+// load puts the parts together. Parts that cannot be read are left out.
+func (g *rescuedGroup) load(r io.ReaderAt) foundGroup {
 	var a assembly
 	a.reset(g.pos)
 	for i, p := range g.parts {
@@ -198,11 +212,7 @@ func (g *rescuedGroup) read(r io.ReaderAt) foundGroup {
 			a.add(g.pieces[i], b)
 		}
 	}
-	f := a.finish(true)
-	if f.damaged == nil && !g.intact {
-		f.damaged = corruptf("group %d may be one that was never acknowledged", g.pos)
-	}
-	return f
+	return a.finish(true)
 }
 
 // settle drops what comes from free pages unless the group behind it confirms it.
@@ -213,7 +223,7 @@ func (f *segmentFindings) settle(next link) {
 		// What the newest transaction wrote cannot be confirmed by anything behind it, but it must continue the group
 		// before it.
 		last := i == len(f.groups)-1 && next.pos == 0 && f.lost && i > 0 && g.prev == link{f.groups[i-1].pos, f.groups[i-1].sum}
-		if g.stale && !confirmed && (!last || g.unsure) {
+		if g.stale && !confirmed && (g.unsure || g.free && !last) {
 			g.dropStale()
 		}
 		next = link{}

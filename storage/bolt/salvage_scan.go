@@ -20,7 +20,9 @@ const (
 
 // element is a leaf element as it was found. Key and value are valid until the next one.
 type element struct {
-	origin     origin
+	origin origin
+	// untold qualifies stale: nothing tells whether the page is free.
+	untold     bool
 	page       pageID
 	off        int64 // of the value in the file
 	key, value []byte
@@ -33,6 +35,7 @@ type scanner struct {
 	reached, free []bool
 	broken        bool // the tree could not be followed everywhere
 	listed        bool // the freelist can be believed
+	untold        bool // see element
 	unread        []pageID
 	yield         func(element)
 }
@@ -50,6 +53,7 @@ func scan(p *pages, yield func(element)) []pageID {
 		s.broken = true
 	}
 	s.readFreelist()
+	s.untold = s.broken && !s.listed
 	p.meta.high = pageID(all) // a newer transaction, whose meta page is lost, may have used pages beyond
 	for id := pageID(2); id < pageID(all); id++ {
 		if s.reached[id] {
@@ -189,7 +193,7 @@ func (s *scanner) elements(id pageID, from origin, n node) {
 			continue
 		}
 		if n.flags(i) == 0 {
-			s.yield(element{origin: from, page: id, off: int64(id)*pageSize + n.valueAt(i), key: n.key(i), value: n.value(i)})
+			s.yield(element{origin: from, untold: s.untold && from == stale, page: id, off: int64(id)*pageSize + n.valueAt(i), key: n.key(i), value: n.value(i)})
 			continue
 		}
 		if root, _, inline, err := n.bucketAt(i); err == nil && root == 0 {
@@ -202,7 +206,7 @@ func (s *scanner) elements(id pageID, from origin, n node) {
 func (s *scanner) inline(id pageID, from origin, at int64, n node) {
 	base := int64(id)*pageSize + at + bucketValueSize
 	for i := range n.count {
-		s.yield(element{origin: from, page: id, off: base + n.valueAt(i), key: n.key(i), value: n.value(i)})
+		s.yield(element{origin: from, untold: s.untold && from == stale, page: id, off: base + n.valueAt(i), key: n.key(i), value: n.value(i)})
 	}
 }
 
