@@ -10,6 +10,8 @@ import (
 
 	"telemetryhub/device"
 	"telemetryhub/device/wire"
+
+	"pgregory.net/rapid"
 )
 
 // seed adds all vectors and a few frames that were trouble elsewhere.
@@ -109,7 +111,7 @@ func sameReadings(a, b []reading) bool {
 	})
 }
 
-func compareReference(t *testing.T, binary bool, frame []byte, x *wire.Index, b *device.Batch, bad []wire.Bad) {
+func compareReference(t rapid.TB, binary bool, frame []byte, x *wire.Index, b *device.Batch, bad []wire.Bad) {
 	t.Helper()
 	reference := referenceJSON
 	if binary {

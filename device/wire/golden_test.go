@@ -337,3 +337,21 @@ func sameJSON(t *testing.T, a, b []byte) bool {
 	}
 	return reflect.DeepEqual(x, y)
 }
+
+func protocolPage(t *testing.T) string {
+	t.Helper()
+	page, err := os.ReadFile("PROTOCOL.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(page)
+}
+
+func lineWith(page, part string) string {
+	for line := range strings.Lines(page) {
+		if strings.Contains(line, part) {
+			return line
+		}
+	}
+	return ""
+}
