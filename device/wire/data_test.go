@@ -177,7 +177,8 @@ func TestJSONRowsFillSets(t *testing.T) {
 	for a := range uint16(5) {
 		s.Metrics = append(s.Metrics, metric(a+1))
 	}
-	s.Sets = []device.Set{{Index: 1, Metrics: []int{0, 1}}, {Index: 2, Metrics: []int{0, 1, 2}}, {Index: 3, Metrics: []int{3}}}
+	s.Sets = []device.Set{{Index: 1, Metrics: []int{0, 1}}, {Index: 2, Metrics: []int{0, 1, 2}}, {Index: 3, Metrics: []int{3}},
+		{Index: 4, Metrics: []int{4, 2, 3}}}
 	x := index(t, s)
 	for _, c := range []struct{ name, rows, want string }{
 		{"in order", `[1,0,1],[2,0,2]`, "s1{1 2}@0"},
@@ -192,6 +193,7 @@ func TestJSONRowsFillSets(t *testing.T) {
 		{"null is a value", `[1,0,null],[2,0,2]`, "s1{- 2}@0"},
 		{"a set of one", `[4,0,1]`, "s3{1}@0"},
 		{"a refused row between", `[1,0,1],[99,0,1],[2,0,2]`, "s1{1 2}@0"},
+		{"almost", `[3,0,3],[5,0,5],[4,1,4]`, "3=3@0 5=5@0 s3{4}@1"},
 		{"incomplete", `[1,0,1],[3,0,3]`, "1=1@0 3=3@0"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -54,9 +54,6 @@ func (d *Decoder) dataJSON(b []byte, x *Index, batch *device.Batch, t Type) (Fla
 			}
 			flags = ClockFlag(device.TimeQuality(whole))
 		case "r":
-			if seen.has(keyR) {
-				return 0, protocolError("r stands twice")
-			}
 			if jsonByte(b, p) != '[' {
 				return 0, protocolError("r is not an array")
 			}

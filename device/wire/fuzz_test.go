@@ -184,7 +184,6 @@ func FuzzControl(f *testing.F) {
 // FuzzLoose: what is taken is well-formed, and readings that stand keep all the rules.
 func FuzzLoose(f *testing.F) {
 	seed(f)
-	const now = 1766000000123
 	f.Fuzz(func(t *testing.T, binary bool, frame []byte) {
 		var d wire.Decoder
 		readings, err := d.Loose(formatOf(binary), frame, now)

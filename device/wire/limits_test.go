@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -264,5 +266,129 @@ func TestResolveMovesRelativeBatchesOnly(t *testing.T) {
 	}
 	if wire.Resolve(b, arrival) || b.Rows[1].TimeMS != arrival {
 		t.Errorf("moved twice: %+v", b)
+	}
+}
+
+func TestABatchHasAtMostMaxRows(t *testing.T) {
+	x := index(t, greenhouse())
+	var d wire.Decoder
+	var b device.Batch
+	for _, n := range []uint16{device.MaxRows, device.MaxRows + 1} {
+		frame := append([]byte{0x85, 4, 1, 1, 0x80, 0x99, byte(n >> 8), byte(n)}, make([]byte, n)...)
+		if _, _, err := d.Data(wire.CBOR, frame, x, &b); (err == nil) != (n == device.MaxRows) {
+			t.Errorf("%d rows: %v", n, err)
+		}
+	}
+}
+
+// TestHalfFloatsAreWidened: the values of RFC 8949 appendix A and the limits of the format.
+func TestHalfFloatsAreWidened(t *testing.T) {
+	x := index(t, greenhouse())
+	for bits, want := range map[uint16]float64{
+		0x0000: 0, 0x3c00: 1, 0x3e00: 1.5, 0x7bff: 65504, 0x0001: 5.960464477539063e-8, 0x0400: 0.00006103515625,
+		0xc400: -4, 0x8000: math.Copysign(0, -1), 0x83ff: -0.00006097555160522461,
+	} {
+		var d wire.Decoder
+		var b device.Batch
+		frame := []byte{0x85, 4, 1, 1, 0x80, 0x81, 0x83, 0x19, 0x9c, 0x40, 0, 0xf9, byte(bits >> 8), byte(bits)}
+		if _, bad, err := d.Data(wire.CBOR, frame, x, &b); err != nil || len(bad) > 0 {
+			t.Fatalf("%04x: %v %v", bits, err, bad)
+		}
+		if got := b.Rows[0].Values[0]; !got.Equal(device.NumberValue(want)) {
+			t.Errorf("%04x: got %v, want %v", bits, got.Float(), want)
+		}
+	}
+}
+
+// TestJSONNumbersMeanTheNearestFloat: the short way and the long way of reading give what strconv gives.
+func TestJSONNumbersMeanTheNearestFloat(t *testing.T) {
+	x := index(t, greenhouse())
+	for _, text := range []string{
+		"0", "-0", "0.0", "1", "21.37", "-1e-3", "1E+2", "9007199254740993", "18446744073709551617", "184467440737095516170",
+		"0.1", "123456789012345678901234567890", "1e22", "1e23", "-1.7976931348623157e308", "5e-324", "1e-400",
+		"0.00000000000000000000000000000001", "8.41e21", "9.5367431640625e-7", "2.2250738585072011e-308",
+		"10000000000000000000000e-22", "1e-22", "1e-23", "7.0000000000000001", "1e00000000000000000001",
+	} {
+		want, err := strconv.ParseFloat(text, 64)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b, bad, err := decode(t, x, `{"m":"data","r":[[40000,0,`+text+`]]}`)
+		if err != nil || len(bad) > 0 || !b.Rows[0].Values[0].Equal(device.NumberValue(want)) {
+			t.Errorf("%s: got %+v %v %v, want %v", text, b.Rows, bad, err, want)
+		}
+	}
+	for _, text := range []string{"01", "-", "1.", ".5", "+1", "1e", "1e+", "0x1", "NaN", "Infinity", "1_000", "--1", "1.e1", "-01"} {
+		if _, _, err := decode(t, x, `{"m":"data","r":[[40000,0,`+text+`]]}`); !errors.Is(err, wire.ErrProtocol) {
+			t.Errorf("%s: got %v, want a protocol error", text, err)
+		}
+	}
+}
+
+func TestMalformedJSONIsRefused(t *testing.T) {
+	x := index(t, greenhouse())
+	for _, text := range []string{
+		"", " ", "{", "}", `{"m"}`, `{"m":"data"`, `{"m":"data","r":[]`, `{"m":"data","r":[]}}`, `{"m":"data","r":[]} x`,
+		`{"m":"data","r":[],}`, `{,"m":"data","r":[]}`, `{"m":"data","r":[,]}`, `{"m":"data","r":[[1,0,1],]}`,
+		`{"m":"data","r":[[1,0,1]`, `{"m":"data","r":[[1 0 1]]}`, `{'m':"data","r":[]}`, `{"m":"data","r":[] "t":1}`,
+		"{\"m\":\"data\",\"r\":[[6,0,\"a\nb\"]]}", "{\"m\":\"data\",\"x\":\"\x00\",\"r\":[]}", `{"m":"data","x":"\x","r":[]}`,
+		`{"m":"data","x":"\u12g4","r":[]}`, `{"m":"data","x":"\u12`, `{"m":"data","x":tru,"r":[]}`, `{"m":"data","x":nul}`,
+		"{\"m\":\"data\",\"x\":\"\xff\",\"r\":[]}", `{"m":"data","t":1,"t":1,"r":[]}`, `{"m":"data","r":[],"r":[]}`, `[]`,
+		`{"m":"data","tq":3,"r":[]}`, `{"m":"data","tq":-1,"r":[]}`, `{"m":"data","s":-1,"r":[]}`, `{"m":"data","r":{}}`,
+		`{"m":"data","r":null}`, `{"m":"data","t":"1","r":[]}`, `{"m":"state","r":[]}`, `{"r":[]}`, `{"m":5,"r":[]}`,
+	} {
+		if _, _, err := decode(t, x, text); !errors.Is(err, wire.ErrProtocol) {
+			t.Errorf("%s: got %v, want a protocol error", text, err)
+		}
+	}
+}
+
+func TestQualityIsMaskedAndOutOfRangeIsSet(t *testing.T) {
+	x := index(t, greenhouse())
+	var d wire.Decoder
+	var b device.Batch
+	// Sets: within range, one value below; single: above, with all bits sent.
+	frame := "\x85\x04\x01\x01\x82\x86\x01\x00\x00\x1a\x00\x0f\x76\x06\x00\x18\xff\x85\x01\x00\x00\x00\x00\x81\x84\x01\x00\x19\x4e\x20\x18\xff"
+	if _, bad, err := d.Data(wire.CBOR, []byte(frame), x, &b); err != nil || len(bad) > 0 {
+		t.Fatal(bad, err)
+	}
+	var got []device.Quality
+	for _, r := range b.Rows {
+		got = append(got, r.Quality)
+	}
+	if want := []device.Quality{device.FromDevice, device.OutOfRange, device.FromDevice | device.OutOfRange}; !slices.Equal(got, want) {
+		t.Errorf("got %v, want %v", got, want)
+	}
+	j, _, err := decode(t, x, `{"m":"data","r":[[1,0,-41,255],[1,1,20],[1,2,85.01],[1,3,0,255]]}`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got = got[:0]
+	for _, r := range j.Rows {
+		got = append(got, r.Quality)
+	}
+	if want := []device.Quality{31, 0, 16, 15}; !slices.Equal(got, want) {
+		t.Errorf("got %v, want %v", got, want)
+	}
+}
+
+func TestAnAckIsOnlyAnAck(t *testing.T) {
+	good := wire.AppendAck(nil, wire.CBOR, &wire.Ack{Seq: 5, Bad: []wire.Bad{{Seq: 5, Count: 1, Code: wire.BadType}}})
+	if _, err := wire.DecodeAck(wire.CBOR, good); err != nil {
+		t.Fatal(err)
+	}
+	for name, frame := range map[string]string{
+		"another number":     "\x85\x19\x01\x07\x05\x00\x00\x80",
+		"a wide window":      "\x85\x07\x05\x1b\x00\x00\x00\x01\x00\x00\x00\x00\x00\x80",
+		"a negative number":  "\x85\x07\x20\x00\x00\x80",
+		"too short":          "\x84\x07\x05\x00\x00",
+		"a short entry":      "\x85\x07\x05\x00\x00\x81\x84\x05\x00\x00\x01",
+		"a wide row":         "\x85\x07\x05\x00\x00\x81\x85\x05\x1a\x00\x01\x00\x00\x00\x01\x04",
+		"something after it": string(good) + "\x00",
+		"cut":                string(good[:len(good)-1]),
+	} {
+		if a, err := wire.DecodeAck(wire.CBOR, []byte(frame)); !errors.Is(err, wire.ErrProtocol) {
+			t.Errorf("%s: got %+v, %v", name, a, err)
+		}
 	}
 }

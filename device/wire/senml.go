@@ -196,7 +196,7 @@ func (d *Decoder) resolve(r *senmlRecord, nowMS int64) {
 	case r.has(labelData):
 		out.Bad = BadData
 	case CheckUnit(out.Unit) != nil:
-		out.Bad = BadUnit
+		out.Bad, out.Unit = BadUnit, ""
 	}
 	if out.Bad == 0 && out.Value.Type == device.Number {
 		v := out.Value.Float()
@@ -255,7 +255,7 @@ func hundredfold(v float64) float64 {
 			return parseFloat(strconv.AppendInt(text[:i+1], int64(exp+2), 10))
 		}
 	}
-	return v * 100 // infinite
+	return v // infinite
 }
 
 // senmlLabel reads the key at p. In CBOR the labels are numbers, in JSON texts; both are taken in both.
