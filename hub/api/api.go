@@ -29,6 +29,10 @@ type Options struct {
 	LinkBase string
 	// Fingerprint is the SHA-256 of the hub's certificate as devices pin it. Empty without one.
 	Fingerprint string
+	// Plaintext are the addresses at which devices are served without TLS, shown in the status as long as there are any.
+	Plaintext []string
+	// Damage returns what was found damaged in the store since the start, a line each. Nil means that nobody looks.
+	Damage func() []string
 	// AllowOrigins are the origins of pages elsewhere that may act with the cookie of a session ("https://wall.example").
 	AllowOrigins []string
 	// Proxies are the addresses whose X-Forwarded-For is believed. Empty means none.
@@ -127,6 +131,11 @@ func (a *API) Local() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		a.serve(w, r, caller{id: access.Local(), local: true})
 	})
+}
+
+// Plain returns the handler for listeners without TLS beyond this machine: it serves devices only.
+func (a *API) Plain() http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { a.serve(w, r, caller{plain: true}) })
 }
 
 // routes registers everything. What may be done by whom stands in rules.go, and a route that is missing there is denied.

@@ -19,6 +19,8 @@ func (a *API) admit(need rule, r *http.Request) (caller, error) {
 	switch {
 	case need.open:
 		return c, nil
+	case c.plain && c.id.Kind != "" && c.id.Kind != access.KindDevice && c.id.Kind != access.KindEnrolment:
+		return c, errPlain
 	case need.loopback && sameMachine(r):
 		return c, nil
 	}

@@ -13,6 +13,8 @@ type caller struct {
 	id access.Identity
 	// local means that the request came over the control socket.
 	local bool
+	// plain means that the request came without TLS from beyond this machine, where devices are served and nobody else.
+	plain bool
 	// cookie is the session cookie that the identity stands on, empty for tokens.
 	cookie access.Secret
 	// secure means that the person at the other end sees https.

@@ -50,6 +50,9 @@ func (a *API) remote(r *http.Request) netip.Addr {
 	return addr
 }
 
+// Source returns the address that a request comes from, for limits per source.
+func (a *API) Source(r *http.Request) netip.Addr { return a.remote(r) }
+
 func (a *API) trusted(addr netip.Addr) bool {
 	return slices.ContainsFunc(a.Proxies, func(p netip.Prefix) bool { return p.Contains(addr) })
 }

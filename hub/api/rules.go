@@ -24,6 +24,8 @@ type rule struct {
 	or access.Action
 	// device routes are about the device in the path: the caller must be allowed to do the action on that one.
 	device bool
+	// plain routes are what devices need, and the only ones at addresses without TLS beyond this machine.
+	plain bool
 	// list routes are about many devices: a caller who is limited to some gets these only. The handler sees to it.
 	list bool
 }
@@ -31,12 +33,12 @@ type rule struct {
 // rules is the one table of what each route needs. It is never written. What is not in it is denied.
 var rules = map[string]rule{
 	"GET /{$}":              {open: true},
-	"GET /healthz":          {open: true},
-	"GET /readyz":           {open: true},
+	"GET /healthz":          {open: true, plain: true},
+	"GET /readyz":           {open: true, plain: true},
 	"GET /api/openapi.json": {open: true},
 	"GET /api/openapi.yaml": {open: true},
 	"GET /metrics":          {action: access.ReadMetrics, loopback: true},
-	"GET /device/v1":        {own: true},
+	"GET /device/v1":        {own: true, plain: true},
 	"GET /api/v1/live":      {own: true},
 
 	"POST /api/v1/login":          {open: true},
@@ -44,7 +46,7 @@ var rules = map[string]rule{
 	"POST /api/v1/logout":         {action: access.OwnAccount},
 	"GET /api/v1/me":              {known: true},
 	"POST /api/v1/me/password":    {action: access.OwnAccount},
-	"POST /api/v1/enrol":          {action: access.Enrol, list: true},
+	"POST /api/v1/enrol":          {action: access.Enrol, list: true, plain: true},
 	"GET /api/v1/status":          {action: access.ReadStatus},
 	"GET /api/v1/audit":           {action: access.ReadAudit},
 	"POST /api/v1/flush":          {action: access.Maintain},
@@ -59,7 +61,7 @@ var rules = map[string]rule{
 		action: access.ReadHistory, device: true},
 	// A device sends as itself. Whoever may edit a device may also enter readings for it by hand.
 	"POST /api/v1/devices/{id}/readings": {
-		action: access.SendReadings, or: access.EditDevice, device: true},
+		action: access.SendReadings, or: access.EditDevice, device: true, plain: true},
 
 	"GET /api/v1/tokens":          {action: access.ManageTokens},
 	"POST /api/v1/tokens":         {action: access.ManageTokens},

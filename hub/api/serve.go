@@ -70,6 +70,10 @@ func (a *API) finish(out *answer, r *http.Request, began time.Time, panicked any
 func (a *API) guard(pattern string, h http.HandlerFunc) http.HandlerFunc {
 	need := rules[pattern]
 	return func(w http.ResponseWriter, r *http.Request) {
+		if who(r.Context()).plain && !need.plain {
+			writeProblem(w, errPlain)
+			return
+		}
 		if need.own {
 			h(w, r)
 			return
@@ -87,6 +91,10 @@ func (a *API) guard(pattern string, h http.HandlerFunc) http.HandlerFunc {
 		h(w, withCaller(r, c))
 	}
 }
+
+// errPlain is the answer to everybody but devices at an address without TLS.
+var errPlain = faultf(http.StatusForbidden, "This address is not encrypted, so it serves devices only. Use the https address of the hub, "+
+	"and revoke the token if you have sent one here.")
 
 // streams reports whether the route's answers may take as long as they need; their handlers set a deadline for each write.
 func streams(pattern string) bool {

@@ -102,12 +102,14 @@ func (a *API) audit(ctx context.Context, in *auditInput) (*auditOutput, error) {
 
 // statusView is how the hub is doing. Positions are places in the log: they only grow, and say nothing by themselves.
 type statusView struct {
-	Version     string `json:"version"`
-	Started     int64  `json:"started" doc:"Unix ms"`
-	Now         int64  `json:"now" doc:"The hub's clock, Unix ms"`
-	Ready       bool   `json:"ready" doc:"Readings are acknowledged"`
-	Reason      string `json:"reason,omitempty" doc:"Why not"`
-	Fingerprint string `json:"fingerprint,omitempty" doc:"SHA-256 of the hub's certificate, for devices to pin"`
+	Version     string   `json:"version"`
+	Started     int64    `json:"started" doc:"Unix ms"`
+	Now         int64    `json:"now" doc:"The hub's clock, Unix ms"`
+	Ready       bool     `json:"ready" doc:"Readings are acknowledged"`
+	Reason      string   `json:"reason,omitempty" doc:"Why not"`
+	Fingerprint string   `json:"fingerprint,omitempty" doc:"SHA-256 of the hub's certificate, for devices to pin"`
+	Plaintext   []string `json:"plaintext,omitempty" doc:"Addresses at which devices may connect without TLS"`
+	Damage      []string `json:"damage" doc:"What was found damaged in the store since the start, and what was done about it"`
 
 	Watermarks watermarkView `json:"watermarks"`
 	Disk       diskView      `json:"disk"`
@@ -158,6 +160,10 @@ func (a *API) status(context.Context, *struct{}) (*statusOutput, error) {
 		Counts: countView{Readings: s.Readings, Commits: s.Commits, Duplicates: s.Duplicates, Gaps: s.Gaps, Refused: s.Refused,
 			Replaced: s.Replaced, Lost: s.History.Lost},
 		Devices: s.Devices, Sessions: s.Sessions, Viewers: s.Viewers,
+	}
+	v.Plaintext, v.Damage = a.Plaintext, []string{}
+	if a.Damage != nil {
+		v.Damage = append(v.Damage, a.Damage()...)
 	}
 	if err := s.Ready(); err != nil {
 		v.Ready, v.Reason = false, sentence(err.Error())

@@ -1,0 +1,94 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"strings"
+
+	"telemetryhub/hub/access"
+	"telemetryhub/hub/api"
+)
+
+// base returns the address of the hub that links begin with.
+func (b *bindings) base(s *serveSettings) string {
+	if s.publicURL != nil {
+		return s.publicURL.String()
+	}
+	addresses := b.urls()
+	if len(addresses) == 0 {
+		return ""
+	}
+	return addresses[0]
+}
+
+// urls returns the addresses for browsers, the one that works from the fewest places first.
+func (b *bindings) urls() []string {
+	var list []string
+	for _, l := range b.listeners {
+		switch l.kind {
+		case kindLoopback:
+			list = append(list, "http://"+l.Addr().String())
+		case kindTLS:
+			list = append(list, b.tlsURLs(l)...)
+		}
+	}
+	return list
+}
+
+// tlsURLs returns an address for every name of the certificate if the listener takes all interfaces.
+func (b *bindings) tlsURLs(l *listener) []string {
+	host, port, err := net.SplitHostPort(l.Addr().String())
+	if err != nil {
+		return nil
+	}
+	if ip := net.ParseIP(host); ip != nil && !ip.IsUnspecified() {
+		return []string{"https://" + net.JoinHostPort(host, port)}
+	}
+	var list []string
+	for _, name := range b.cert.Names() {
+		if ip := net.ParseIP(name); strings.HasPrefix(name, "*") || name == "localhost" || ip != nil && (ip.IsLoopback() || ip.IsLinkLocalUnicast()) {
+			continue
+		}
+		list = append(list, "https://"+net.JoinHostPort(name, port))
+	}
+	return list
+}
+
+// announce prints the one block that a person needs who has just started the hub.
+func announce(ctx context.Context, w io.Writer, s *serveSettings, b *bindings, people *access.Registry) error {
+	var text strings.Builder
+	line := func(name, value string) { fmt.Fprintf(&text, "  %-12s%s\n", name, value) }
+	fmt.Fprintf(&text, "\nTelemetry hub %s\n\n", version())
+	for i, u := range b.urls() {
+		line([]string{"address", ""}[min(i, 1)], u)
+	}
+	if s.publicURL != nil {
+		line("public", s.publicURL.String())
+	}
+	if b.cert != nil {
+		line("pin", b.cert.Pin()+"  (what devices check the certificate by)")
+	}
+	line("data", s.data)
+	for _, l := range b.listeners {
+		if l.kind == kindPlain {
+			line("WARNING", "devices at "+l.Addr().String()+" are served WITHOUT encryption: everybody on that network can read and act as them")
+		}
+	}
+	link, err := people.SetupLink(ctx)
+	switch {
+	case errors.Is(err, access.ErrClaimed):
+	case err != nil:
+		line("set up", err.Error())
+	default:
+		line("set up", api.LinkURL(b.base(s), link))
+		line("", "for the first administrator, once, until "+link.Expires.Format("15:04")+"; a restart gives a new one")
+	}
+	text.WriteByte('\n')
+	if _, err := io.WriteString(w, text.String()); err != nil {
+		return fmt.Errorf("print the addresses: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,161 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
+
+	"telemetryhub/hub"
+	"telemetryhub/hub/access"
+	"telemetryhub/hub/api"
+	"telemetryhub/hub/ws"
+)
+
+// Bounds of stopping. Together they stay below the ten seconds after which service managers kill.
+const (
+	stopDevices = 5 * time.Second // devices and viewers are told to go, and what has arrived is committed
+	stopSockets = 7 * time.Second // then connections are cut
+	stopHTTP    = 8 * time.Second
+)
+
+func newServe(w world) *cobra.Command {
+	c := &cobra.Command{
+		Use:   "serve --data DIR",
+		Short: "Run the hub",
+		Long: "Run the hub on a data folder, which is made if it does not exist.\n\nEvery setting is taken from its flag, else from the " +
+			"environment (--commit-interval is HUB_COMMIT_INTERVAL; lists\nare separated by commas), else from the YAML file named by --config " +
+			"(commit-interval: 5ms), else it has its\ndefault. PORT in the environment changes the port of --http. Secrets are never given by flag: " +
+			"the hub prints a\none-time link for the first administrator until it has been used, and hub token create makes tokens.",
+		Example: "  hub serve --data /var/lib/hub\n  hub serve --data /var/lib/hub --lan",
+		Args:    cobra.NoArgs,
+	}
+	addServeFlags(c.Flags())
+	c.RunE = func(c *cobra.Command, _ []string) error {
+		s, err := loadServeSettings(c, w)
+		if err != nil {
+			return err
+		}
+		return serve(c.Context(), s, w)
+	}
+	return c
+}
+
+// serve runs the hub until ctx ends. It acquires from top to bottom, and releases in reverse.
+func serve(ctx context.Context, s *serveSettings, w world) (err error) {
+	log := s.logger(w.err)
+	defer func() {
+		if err != nil {
+			log.Error("the hub stops", "err", err)
+		}
+	}()
+	bound, err := listen(s, log)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, bound.close()) }()
+	stores, err := openStores(s.data, log)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, stores.close()) }()
+	people, err := access.Open(ctx, stores.Catalog, access.Options{Logger: log})
+	if err != nil {
+		return fmt.Errorf("open the list of tokens and people: %w", err)
+	}
+	core, err := hub.Open(ctx, stores.Stores, hub.Options{CommitInterval: s.commit, DrainTimeout: stopDevices, Logger: log})
+	if err != nil {
+		return fmt.Errorf("open the hub: %w", err)
+	}
+	web, err := api.New(s.apiOptions(core, people, stores, bound, log))
+	if err != nil {
+		return err
+	}
+	auth := socketAuth{web, people}
+	devices, err := ws.NewDevices(core.Connect, auth, ws.Options{Source: web.Source, Logger: log})
+	if err != nil {
+		return err
+	}
+	viewers, err := ws.NewViewers(core.Subscribe, auth, ws.Options{Source: web.Source, Logger: log})
+	if err != nil {
+		return err
+	}
+	web.Mount(devices, viewers)
+	if err := announce(ctx, w.out, s, bound, people); err != nil {
+		return err
+	}
+
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return core.Run(ctx) })
+	g.Go(func() error { return people.Run(ctx) })
+	if bound.cert != nil {
+		g.Go(func() error { return bound.cert.Run(ctx) })
+	}
+	for _, l := range bound.listeners {
+		g.Go(func() error { return serveHTTP(ctx, l, l.handler(web), log) })
+	}
+	g.Go(func() error { return stopOrder(ctx, log, devices.Shutdown, viewers.Shutdown) })
+	return g.Wait()
+}
+
+// stopOrder waits for the end of ctx, lets nobody new connect, and waits for the connections to end, but not for ever.
+func stopOrder(ctx context.Context, log *slog.Logger, shutdown ...func(context.Context) error) error {
+	<-ctx.Done()
+	log.Info("stopping: devices are told to come back later")
+	bound, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopSockets)
+	defer cancel()
+	g := new(errgroup.Group)
+	for _, f := range shutdown {
+		g.Go(func() error {
+			if err := f(bound); err != nil {
+				log.Warn("some connections did not end in time", "err", err)
+			}
+			return nil
+		})
+	}
+	return g.Wait()
+}
+
+// serveHTTP serves one listener until ctx ends, and then lets the requests under way finish, but not for ever.
+func serveHTTP(ctx context.Context, l *listener, h http.Handler, log *slog.Logger) error {
+	server := &http.Server{
+		Handler:           h,
+		ReadHeaderTimeout: 10 * time.Second,
+		IdleTimeout:       2 * time.Minute,
+		MaxHeaderBytes:    16 << 10,
+		ErrorLog:          slog.NewLogLogger(log.With("component", "http").Handler(), slog.LevelDebug),
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- server.Serve(l.Listener) }()
+	select {
+	case err := <-ended:
+		return fmt.Errorf("serve %s: %w", l.Addr(), err)
+	case <-ctx.Done():
+	}
+	bound, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopHTTP)
+	defer cancel()
+	if err := server.Shutdown(bound); err != nil {
+		log.Warn("some requests were broken off", "address", l.Addr().String(), "err", err)
+		err = server.Close()
+		_ = err // the listener is closed already, which is all that it could say
+	}
+	if err := <-ended; !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("serve %s: %w", l.Addr(), err)
+	}
+	return nil
+}
+
+// socketAuth tells the sockets who asks.
+type socketAuth struct {
+	*api.API
+	people *access.Registry
+}
+
+func (a socketAuth) Watch(id access.Identity, ended func(access.Reason)) (stop func()) {
+	return a.people.Watch(id, ended)
+}

@@ -1,0 +1,70 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"path/filepath"
+	"slices"
+
+	"telemetryhub/hub"
+	"telemetryhub/storage/bolt"
+)
+
+// stores are the files of a hub.
+type stores struct {
+	hub.Stores
+	damage []func() []bolt.Damage
+	opened []io.Closer
+}
+
+// openStores opens what is in the data folder, and makes what is missing. The folder must be locked.
+func openStores(dir string, log *slog.Logger) (_ *stores, err error) {
+	log = log.With("component", "storage")
+	s := &stores{}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, s.close())
+		}
+	}()
+	catalog, err := bolt.OpenCatalog(filepath.Join(dir, "catalog.bolt"), bolt.CatalogOptions{Logger: log})
+	if err != nil {
+		return nil, fmt.Errorf("open the catalog: %w", err)
+	}
+	s.Catalog, s.opened, s.damage = catalog, append(s.opened, catalog), append(s.damage, catalog.Damage)
+	chunks, err := bolt.OpenChunks(filepath.Join(dir, "history"), bolt.ChunksOptions{Logger: log})
+	if err != nil {
+		return nil, fmt.Errorf("open the history: %w", err)
+	}
+	s.Chunks, s.opened, s.damage = chunks, append(s.opened, chunks), append(s.damage, chunks.Damage)
+	wal, err := bolt.OpenLog(filepath.Join(dir, "log"), bolt.LogOptions{Logger: log})
+	if err != nil {
+		return nil, err
+	}
+	s.Log, s.opened, s.damage = wal, append(s.opened, wal), append(s.damage, wal.Damage)
+	return s, nil
+}
+
+// found returns what was found damaged, a line each.
+func (s *stores) found() []string {
+	var lines []string
+	for _, damage := range s.damage {
+		for _, d := range damage() {
+			lines = append(lines, d.String())
+		}
+	}
+	return lines
+}
+
+// close closes in reverse.
+func (s *stores) close() error {
+	var errs []error
+	for _, c := range slices.Backward(s.opened) {
+		errs = append(errs, c.Close())
+	}
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("close the store: %w", err)
+	}
+	return nil
+}
