@@ -315,33 +315,14 @@ func (r *catalogRescue) values(chosen map[string]*candidate, report *findings) [
 	return items
 }
 
-// assemble joins the pieces of a value. Where several were found under one key every single exchange is tried.
+// assemble joins the pieces of a value. It returns nothing if they do not fit.
 func (r *catalogRescue) assemble(c *candidate) []byte {
 	parts := make([][][]byte, c.record.pieces())
 	for i := range parts {
-		if parts[i] = r.pieces[string(pieceKey(c.record.revision, i))]; len(parts[i]) == 0 {
-			return nil
-		}
+		parts[i] = r.pieces[string(pieceKey(c.record.revision, i))]
 	}
-	join := func(at, variant int) []byte {
-		var b []byte
-		for i, p := range parts {
-			if i == at {
-				b = append(b, p[variant]...)
-			} else {
-				b = append(b, p[0]...)
-			}
-		}
-		return b
-	}
-	for at := range parts {
-		for variant := range parts[at] {
-			if b := join(at, variant); c.record.intact(c.key, b) == nil {
-				return b
-			}
-		}
-	}
-	return join(0, 0)
+	value, _ := joinVariants(parts, func(b []byte) bool { return c.record.intact(c.key, b) == nil })
+	return value
 }
 
 // storeItems fills a new file, some items in each transaction.

@@ -97,3 +97,31 @@ func (d *deepNode) give(at, key, value int64) {
 	}
 	d.yield(element{origin: stale, page: d.id, key: d.b[at : at+key], value: d.b[at+key : at+key+value]})
 }
+
+// joinVariants joins parts of which several were found in some places: it tries the first of each, and every exchange in
+// one place.
+func joinVariants(parts [][][]byte, right func([]byte) bool) ([]byte, bool) {
+	joined := make([]byte, 0, len(parts)*pieceMax)
+	for at := range parts {
+		if len(parts[at]) == 0 {
+			return nil, false
+		}
+		for variant := range parts[at] {
+			if at > 0 && variant == 0 {
+				continue // the same as before
+			}
+			joined = joined[:0]
+			for i, p := range parts {
+				if i == at {
+					joined = append(joined, p[variant]...)
+				} else if len(p) > 0 {
+					joined = append(joined, p[0]...)
+				}
+			}
+			if right(joined) {
+				return joined, true
+			}
+		}
+	}
+	return nil, false
+}
