@@ -200,6 +200,12 @@ func TestMessagesThatBreakARuleAreRefused(t *testing.T) {
 	}
 }
 
+func TestAFrameThatIsNotUTF8IsRefusedWherever(t *testing.T) {
+	if _, err := wire.DecodeHello(wire.JSON, []byte("{\"m\":\"hello\",\"new\":\"\xff\"}")); !errors.Is(err, wire.ErrProtocol) {
+		t.Errorf("got %v", err)
+	}
+}
+
 func TestUnknownCauseOfAGapIsOther(t *testing.T) {
 	g, err := wire.DecodeGap(wire.JSON, []byte(`{"m":"gap","s":1,"why":"aliens"}`))
 	if err != nil || g.Cause != device.CauseOther {

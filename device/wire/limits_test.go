@@ -110,6 +110,18 @@ func TestRowsLieWithin31Days(t *testing.T) {
 	}
 }
 
+func TestRowsOfSetsLieWithin31DaysToo(t *testing.T) {
+	x := index(t, greenhouse())
+	var d wire.Decoder
+	var b device.Batch
+	// 1a 9f a5 24 00 is 31 days in ms, ...01 one more.
+	frame := "\x85\x04\x01\x01\x82\x85\x01\x1a\x9f\xa5\x24\x01\x00\x00\x00\x85\x01\x1a\x9f\xa5\x24\x00\x00\x00\x00\x80"
+	_, bad, err := d.Data(wire.CBOR, []byte(frame), x, &b)
+	if err != nil || len(b.Rows) != 1 || len(bad) != 1 || bad[0] != (wire.Bad{Seq: 1, Count: 3, Code: wire.BadTime}) {
+		t.Errorf("got %+v, %+v, %v", b.Rows, bad, err)
+	}
+}
+
 func TestTheListOfBadRowsIsBoundedAndCountsAll(t *testing.T) {
 	x := index(t, greenhouse())
 	for _, n := range []int{1, wire.MaxBad - 1, wire.MaxBad, wire.MaxBad + 1, 5000} {
