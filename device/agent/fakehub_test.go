@@ -271,6 +271,13 @@ func (h *fakeHub) ids() (ids []float64) {
 	return ids
 }
 
+// dialed returns how many connections were asked for.
+func (h *fakeHub) dialed() int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.dials
+}
+
 // rules returns the first rule that the agent broke.
 func (h *fakeHub) rules() error {
 	h.mu.Lock()

@@ -51,7 +51,7 @@ func TestRandomCutsLostAcksAndRestartsKeepTheOracle(t *testing.T) {
 
 // storm runs an agent whose connections break, whose acks get lost, and whose hub forgets what it did not acknowledge.
 func storm(t *testing.T, seed uint64) {
-	rng := rand.New(rand.NewPCG(seed, 7))
+	rng, pace := rand.New(rand.NewPCG(seed, 7)), rand.New(rand.NewPCG(seed, 8)) // the hub's, and the sampler's
 	h := newFakeHub()
 	h.limits.Win = 1 + uint32(rng.IntN(6))
 	faults := 60
@@ -90,8 +90,8 @@ func storm(t *testing.T, seed uint64) {
 	r := start(t, sp, h.dial, agent.Options{MaxRows: 3, MaxAge: 20 * time.Millisecond, MaxRetry: 2 * time.Second})
 	for id := 1; id <= 300; id++ {
 		r.add(t, id, id)
-		if rng.IntN(10) == 0 {
-			time.Sleep(time.Duration(rng.IntN(300)) * time.Millisecond)
+		if pace.IntN(10) == 0 {
+			time.Sleep(time.Duration(pace.IntN(300)) * time.Millisecond)
 		}
 	}
 	r.wait(t)
@@ -148,7 +148,9 @@ func TestUncleanSpoolIsDeliveredUnderItsOldStreamFirst(t *testing.T) {
 			t.Fatal(err)
 		}
 
+		h.mu.Lock()
 		h.onAck = nil
+		h.mu.Unlock()
 		if sp, err = spool.Open(copied, opt); err != nil {
 			t.Fatal(err)
 		}

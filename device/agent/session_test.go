@@ -40,8 +40,8 @@ func TestCloseCodesDecideWhetherToComeBack(t *testing.T) {
 				h.current.pipe.finish(&agent.CloseError{Code: code, Reason: "test"})
 				h.mu.Unlock()
 				time.Sleep(time.Minute)
-				if got := h.dials == 2; got != back {
-					t.Errorf("%d connections, come back: want %v", h.dials, back)
+				if n := h.dialed(); (n == 2) != back {
+					t.Errorf("%d connections, come back: want %v", n, back)
 				}
 				var stop *agent.StopError
 				if err := r.stop(); errors.As(err, &stop) == back {
@@ -143,8 +143,8 @@ func TestSilentHubIsLeftAfterTwoAndAHalfPings(t *testing.T) {
 			time.Sleep(25 * time.Second)
 			h.push(nil)
 		}
-		if h.dials != 1 {
-			t.Fatalf("%d connections although the hub pinged", h.dials)
+		if n := h.dialed(); n != 1 {
+			t.Fatalf("%d connections although the hub pinged", n)
 		}
 		begin = time.Now()
 		<-h.current.pipe.cut
