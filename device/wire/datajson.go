@@ -252,36 +252,41 @@ func (d *Decoder) group(x *Index, batch *device.Batch) {
 	for i := range d.rows {
 		d.prints = append(d.prints, d.prints[i]+metricPrint(d.rows[i].metric))
 	}
+	run := 0 // the end of the rows that have the time and the quality of row i
 	for i := 0; i < n; {
 		r := &d.rows[i]
-		ref, width, from := device.SingleRef(r.metric), 1, len(d.values)
-		d.values = append(d.values, r.value)
+		for ; run < n && (run <= i || d.rows[run].dt == r.dt && d.rows[run].q == r.q); run++ {
+		}
+		ref, rows, values := device.SingleRef(r.metric), d.rows[i:i+1], d.values[len(d.values):len(d.values)+1]
+		values[0] = r.value
 		for _, s := range x.member[r.metric] {
 			set := &x.sets[s]
 			w := len(set.metrics)
-			if i+w > n || d.prints[i+w]-d.prints[i] != set.print {
+			if i+w > run || d.prints[i+w]-d.prints[i] != set.print {
 				continue
 			}
-			if d.fill(d.rows[i:i+w], set, d.values[from:from+w]) {
-				ref, width = device.SetRef(s), w
+			if v := values[:w]; fill(d.rows[i:i+w], set, v) {
+				ref, rows, values = device.SetRef(s), d.rows[i:i+w], v
 				break
 			}
-			d.values[from] = r.value
+			values[0] = r.value
 		}
-		d.values = d.values[:from+width]
 		q := r.q
-		for _, row := range d.rows[i : i+width] {
+		for j := range rows {
+			row := &rows[j]
 			if row.value.Type == device.Number && x.columns[row.metric].implausible(row.value.Float()) {
 				q |= device.OutOfRange
 			}
 		}
-		addRow(batch, ref, r.dt, d.values[from:], q)
-		i += width
+		d.values = d.values[:len(d.values)+len(values)]
+		addRow(batch, ref, r.dt, values, q)
+		i += len(rows)
 	}
 }
 
-// fill puts the values of the rows into the order of the set. It returns false if the rows do not fill the set.
-func (d *Decoder) fill(rows []jsonRow, set *setIndex, values []device.Value) bool {
+// fill puts the values of the rows into the order of the set. It returns false if the rows are not those of the set,
+// although their prints are, which does not happen by chance.
+func fill(rows []jsonRow, set *setIndex, values []device.Value) bool {
 	for i, m := range set.metrics {
 		found := i
 		if rows[i].metric != m { // not in the order of the set
@@ -291,11 +296,7 @@ func (d *Decoder) fill(rows []jsonRow, set *setIndex, values []device.Value) boo
 				return false
 			}
 		}
-		r := &rows[found]
-		if r.dt != rows[0].dt || r.q != rows[0].q {
-			return false
-		}
-		values[i] = r.value
+		values[i] = rows[found].value
 	}
 	return true
 }

@@ -11,7 +11,7 @@ import (
 // Decoder decodes frames with readings and reuses its memory from one frame to the next. The zero value is ready to
 // use. It is for one goroutine at a time.
 //
-// A decoder keeps memory for the largest frame it has seen: up to 5 MiB after a frame of [MaxFrame]. Where there are
+// A decoder keeps memory for the largest frame it has seen: up to 4 MiB after a frame of [MaxFrame]. Where there are
 // many connections, share decoders through a pool.
 type Decoder struct {
 	values   []device.Value

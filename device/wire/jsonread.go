@@ -256,6 +256,17 @@ func parseFloat(b []byte) float64 {
 // jsonInt reads a number at p that is a whole one between -limit and limit. If the item is no such number, next is
 // negative. A fraction of zero is allowed ("1.0"): some languages print whole floats so.
 func jsonInt(b []byte, p int, limit int64) (v int64, next int) {
+	// A few digits and nothing else, as nearly always.
+	end := p
+	for end < len(b) && b[end]-'0' <= 9 && end-p < 16 {
+		v = v*10 + int64(b[end]-'0')
+		end++
+	}
+	if n := end - p; n > 0 && n < 16 && (n == 1 || b[p] != '0') && v <= limit {
+		if c := jsonByte(b, end); c == ',' || c == ']' || c == '}' {
+			return v, end
+		}
+	}
 	f, p := jsonNumber(b, p)
 	if p < 0 || f != math.Trunc(f) || f < -float64(limit) || f > float64(limit) {
 		return 0, -1

@@ -337,6 +337,23 @@ func TestJSONNumbersMeanTheNearestFloat(t *testing.T) {
 	}
 }
 
+func TestWholeNumbersInJSON(t *testing.T) {
+	x := index(t, greenhouse())
+	for text, want := range map[string]int64{
+		"5": 5, "0": 0, "-0": 0, "5.0": 5, "5e0": 5, "0.5e1": 5, "50e-1": 5, "-5": -5, "999999999999999": 999999999999999,
+		"1766000000123": 1766000000123, "9007199254740991": 9007199254740991, "-9007199254740991": -9007199254740991,
+	} {
+		if b, _, err := decode(t, x, `{"m":"data","t":`+text+`,"r":[]}`); err != nil || b.BaseMS != want {
+			t.Errorf("%s: got %d, %v", text, b.BaseMS, err)
+		}
+	}
+	for _, text := range []string{"05", "5.5", "1e-1", "9007199254740992", "1e300", "1e999", "5x", "00", "", "null", `"5"`, "[5]"} {
+		if b, _, err := decode(t, x, `{"m":"data","t":`+text+`,"r":[]}`); !errors.Is(err, wire.ErrProtocol) {
+			t.Errorf("%s: got %d, %v", text, b.BaseMS, err)
+		}
+	}
+}
+
 func TestMalformedJSONIsRefused(t *testing.T) {
 	x := index(t, greenhouse())
 	for _, text := range []string{
