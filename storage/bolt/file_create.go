@@ -8,6 +8,8 @@ import (
 
 	bolt "go.etcd.io/bbolt"
 	"golang.org/x/sys/unix"
+
+	"telemetryhub/storage"
 )
 
 // tempSuffix marks files that are not finished. They are made anew or removed at the next start.
@@ -70,7 +72,12 @@ func (f *file) fillNew(fill func(f *file) error) error {
 	if err != nil {
 		return err
 	}
-	return openError(f.os.Sync())
+	if err := f.os.Sync(); err != nil {
+		err = fmt.Errorf("%w: %w", storage.ErrUnknown, err)
+		f.opts.latch.stop(err)
+		return err
+	}
+	return nil
 }
 
 // removeTemp removes what an interrupted buildFile left. It removes nothing but a regular file.
@@ -93,7 +100,7 @@ func (f *file) publish(path string) error {
 		return errors.Join(openError(err), removeTemp(f.path))
 	}
 	f.path = path
-	return openError(syncDir(filepath.Dir(path)))
+	return f.named()
 }
 
 // replace gives a built file its name, in place of the file that has it.
@@ -102,7 +109,17 @@ func (f *file) replace(path string) error {
 		return errors.Join(openError(err), removeTemp(f.path))
 	}
 	f.path = path
-	return openError(syncDir(filepath.Dir(path)))
+	return f.named()
+}
+
+// named makes the new name durable. If that fails nobody can say which name is on the disk.
+func (f *file) named() error {
+	err := syncDir(filepath.Dir(f.path))
+	if err != nil {
+		err = fmt.Errorf("%w: %w", storage.ErrUnknown, err)
+		f.opts.latch.stop(err)
+	}
+	return err
 }
 
 // emptyPages returns the first four pages of a new bbolt file: two meta pages, the freelist, an empty leaf.

@@ -34,6 +34,8 @@ func openError(err error) error {
 		return fmt.Errorf("%w: %w", storage.ErrFull, err)
 	case isReadOnly(err):
 		return fmt.Errorf("%w: %w", storage.ErrReadOnly, err)
+	case errors.Is(err, syscall.EMFILE), errors.Is(err, syscall.ENFILE), errors.Is(err, syscall.ENOMEM):
+		return fmt.Errorf("%w for the moment: %w", storage.ErrFull, err)
 	case errors.Is(err, bolterrors.ErrTimeout), errors.Is(err, syscall.EWOULDBLOCK):
 		return fmt.Errorf("%w: is a hub already running?", storage.ErrLocked)
 	}

@@ -112,7 +112,16 @@ func (k *keeper) build() error {
 	}
 	f, err := buildSegment(filepath.Join(k.l.dir, nextName), k.l.opts, k.l.latch)
 	if err != nil {
-		return fmt.Errorf("prepare a file for the log: %w", err)
+		err = fmt.Errorf("prepare a file for the log: %w", err)
+		switch {
+		case errors.Is(err, storage.ErrFull), errors.Is(err, storage.ErrUnknown):
+		case errors.Is(err, storage.ErrReadOnly):
+			k.l.latch.stop(err)
+		default:
+			err = fmt.Errorf("%w: %w", storage.ErrReadOnly, err)
+			k.l.latch.stop(err)
+		}
+		return err
 	}
 	k.next = f
 	k.reserved.Store(n)

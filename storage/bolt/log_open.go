@@ -3,7 +3,6 @@ package bolt
 import (
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -36,7 +35,7 @@ func OpenLog(dir string, o LogOptions) (*Log, error) {
 
 func openLog(dir string, o LogOptions) (_ *Log, err error) {
 	if err := makeDir(dir); err != nil {
-		return nil, openError(err)
+		return nil, err
 	}
 	l := &Log{dir: dir, opts: o, latch: new(latch)}
 	l.put = l.putGroup
@@ -52,16 +51,6 @@ func openLog(dir string, o LogOptions) (_ *Log, err error) {
 	l.first = l.segments[0].first - 1
 	l.keep.start(l)
 	return l, nil
-}
-
-// makeDir makes a folder and its name durable.
-func makeDir(dir string) error {
-	if err := os.Mkdir(dir, 0o700); err == nil {
-		return syncDir(filepath.Dir(dir))
-	} else if !errors.Is(err, fs.ErrExist) {
-		return err
-	}
-	return nil
 }
 
 // oldSegment is a segment file that was found, before it is decided what to do with it.
@@ -173,7 +162,7 @@ func (o *opening) inspect(clean bool) error {
 		wg.Go(func() {
 			defer func() { <-limit }()
 			if c.read = !clean || last && c.p.meta.high <= reuseBytes/pageSize; c.read {
-				c.v, c.bad = verifySegment(c.p, c.first)
+				c.verify()
 			} else {
 				c.v.end, c.bad = glance(c.p, c.first)
 			}
@@ -189,6 +178,18 @@ func (o *opening) inspect(clean bool) error {
 		}
 	}
 	return nil
+}
+
+// verify reads all of the segment. If some of it is damaged although the pages are in order, and a search of all pages
+// finds better copies, the file counts as damaged.
+func (c *oldSegment) verify() {
+	if c.v, c.bad = verifySegment(c.p, c.first); c.bad != nil || !c.v.flawed() {
+		return
+	}
+	found := c.rescue(link{})
+	if n := c.v.groups - len(c.v.bad); found.intact() > n {
+		c.bad = corruptf("%d groups are intact, but there are copies of %d", n, found.intact())
+	}
 }
 
 // settle decides about the last segment, which may be written on, and then about the others.
@@ -217,7 +218,7 @@ func (o *opening) settle(last *oldSegment) error {
 		} else if err != nil {
 			// No room for a new file, so the old one is read after all.
 			last.read = true
-			if last.v, last.bad = verifySegment(last.p, last.first); last.bad != nil {
+			if last.verify(); last.bad != nil {
 				return fmt.Errorf("%s: %w, and there is no room to rescue it: %w", last.path, last.bad, err)
 			}
 		}
@@ -267,6 +268,7 @@ func (o *opening) adopt(c *oldSegment) error {
 	l.active = newActive(c.first, c.path, f, max(c.p.size, int64(c.p.meta.high)*pageSize))
 	l.marked = c.mark
 	l.segments = append(l.segments, l.active)
+	l.active.searched.Store(c.v.flawed())
 	l.report(c.v.damage(c.path)...)
 	return nil
 }
@@ -294,6 +296,7 @@ func (o *opening) keepSealed(c *oldSegment, f segmentFindings, next link) error 
 	c.fd = nil
 	o.l.segments = append(o.l.segments, s)
 	o.l.report(c.v.damage(c.path)...)
+	s.searched.Store(c.v.flawed())
 	if !c.read {
 		o.unread = append(o.unread, s)
 	}

@@ -43,7 +43,15 @@ func (l *Log) Read(ctx context.Context, after storage.Position, yield func(stora
 			if err := ctx.Err(); err != nil {
 				return err
 			}
-			if g.pos <= r.to && !r.take(s, g) {
+			if g.pos > r.to {
+				break
+			}
+			// Perhaps only the way to the group is damaged, or there is another copy of it.
+			if why := r.doubt(g); why != nil && l.searchable(s, src) {
+				end, err = false, why
+				break
+			}
+			if !r.take(s, g) {
 				return nil
 			}
 		}
@@ -54,12 +62,31 @@ func (l *Log) Read(ctx context.Context, after storage.Position, yield func(stora
 			if err := l.rescueSegment(s, src, err); err != nil {
 				return fmt.Errorf("read the log after position %d: %w", r.at.pos, err)
 			}
-		case end:
-			if !r.finish(last) {
+		case end && min(last, r.to) > r.at.pos:
+			why := corruptf("groups %d to %d are missing", r.at.pos+1, min(last, r.to))
+			if l.searchable(s, src) {
+				if err := l.rescueSegment(s, src, why); err != nil {
+					return fmt.Errorf("read the log after position %d: %w", r.at.pos, err)
+				}
+			} else if !r.miss(s, min(last, r.to)) {
 				return nil
 			}
 		}
 	}
+}
+
+// doubt says what is wrong with a group that was read.
+func (r *reading) doubt(g foundGroup) error {
+	if g.pos > r.at.pos+1 {
+		return corruptf("groups %d to %d are missing", r.at.pos+1, g.pos-1)
+	}
+	return g.damaged
+}
+
+// searchable reports whether it may help to search all pages of the segment.
+func (l *Log) searchable(s *segment, src source) bool {
+	_, rescued := src.(*rescuedSource)
+	return !rescued && !s.searched.Load()
 }
 
 // take hands a group to the caller, and before it what is missing: within the log every position has a group. It returns
@@ -86,19 +113,6 @@ func (r *reading) miss(s *segment, upTo storage.Position) bool {
 	r.l.report(Damage{File: s.path, What: "groups are missing", From: uint64(r.at.pos + 1), To: uint64(upTo)})
 	r.at, r.checked = link{pos: upTo}, false
 	return r.yield(storage.Entry{Position: upTo, Damaged: true})
-}
-
-// finish is called at the end of a segment whose last group should have been last. It tells what is missing there.
-func (r *reading) finish(last storage.Position) bool {
-	last = min(last, r.to)
-	if last <= r.at.pos {
-		return true
-	}
-	s, _, err := r.l.holding(r.at.pos)
-	if err != nil {
-		return true // Read finds the same error
-	}
-	return r.miss(s, last)
 }
 
 // holding returns the segment in which the group after the position is, and the position of the last group that it

@@ -44,6 +44,16 @@ type segmentFindings struct {
 	lost bool
 }
 
+// intact returns how many groups are intact.
+func (f *segmentFindings) intact() (n int) {
+	for i := range f.groups {
+		if f.groups[i].intact {
+			n++
+		}
+	}
+	return n
+}
+
 // maxMissing is the most groups that a segment can have lost at its end. Where nobody knows how many they were,
 // positions go on so much later. No segment of any size in use has as many groups.
 const maxMissing = 1 << 24

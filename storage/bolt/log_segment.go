@@ -46,6 +46,8 @@ type segment struct {
 	size  atomic.Int64
 	src   atomic.Pointer[source]
 	file  *file // while it is written to, and until it is sealed
+	// searched is set when something is missing or damaged in it for which all its pages have been searched in vain.
+	searched atomic.Bool
 
 	// retired is set, under Log.appending, when nothing may be written to it any more although it has room.
 	retired bool

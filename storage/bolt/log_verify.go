@@ -15,6 +15,9 @@ type verified struct {
 	holes  [][2]storage.Position
 }
 
+// flawed reports whether groups are damaged or missing.
+func (v *verified) flawed() bool { return len(v.bad)+len(v.holes) > 0 }
+
 // damage lists what is damaged although the file is in order.
 func (v *verified) damage(path string) []Damage {
 	var ds []Damage

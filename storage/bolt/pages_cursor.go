@@ -13,6 +13,15 @@ type cursor struct {
 type frame struct {
 	node  node
 	child int
+	hi    []byte // the keys under the node are less; nil is no bound
+}
+
+// bounds returns the bounds of the keys under the child.
+func (f *frame) bounds() (lo, hi []byte) {
+	if f.child+1 < f.node.count {
+		return f.node.key(f.child), f.node.key(f.child + 1)
+	}
+	return f.node.key(f.child), f.hi
 }
 
 // seek returns a cursor at the first element whose key is not less than key, in the tree under root.
@@ -35,21 +44,31 @@ func (p *pages) seekLast(root pageID) (*cursor, error) {
 	return c, nil
 }
 
-// down goes from a page to a leaf, by the child that choose names in each branch.
+// down goes from a page to a leaf, by the child that choose names in each branch. A page whose keys are not within the
+// bounds of its parent is not the one that belongs there.
 func (c *cursor) down(id pageID, choose func(n *node) int) error {
+	var lo, hi []byte
+	if i := len(c.branches) - 1; i >= 0 {
+		lo, hi = c.branches[i].bounds()
+	}
 	for len(c.branches) < maxDepth {
 		n, err := c.p.node(id)
 		if err != nil {
 			return err
+		}
+		if lo != nil && (n.count == 0 || bytes.Compare(n.key(0), lo) < 0) ||
+			hi != nil && (n.count == 0 || bytes.Compare(n.key(n.count-1), hi) >= 0) {
+			return corruptf("keys of page %d are outside those of its parent", id)
 		}
 		if n.leaf {
 			c.leaf, c.at = n, 0
 			return nil
 		}
 		n.b = bytes.Clone(n.b) // the reader's bytes are gone with the next page
-		f := frame{node: n, child: choose(&n)}
+		f := frame{node: n, child: choose(&n), hi: hi}
 		c.branches = append(c.branches, f)
 		id = n.child(f.child)
+		lo, hi = f.bounds()
 	}
 	return corruptf("the tree is too deep at page %d", id)
 }
