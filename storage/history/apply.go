@@ -165,24 +165,30 @@ func (s *Store) applyData(ctx context.Context, pos storage.Position, rec *record
 	num := rec.Schema()
 	h.mu.Lock()
 	d := h.deviceLocked(rec.Device)
+	if d == nil {
+		h.mu.Unlock()
+		return nil
+	}
 	p := d.plan(num)
-	if p == nil && !d.dropped {
+	if p == nil {
 		h.mu.Unlock()
 		schema, err := s.schema(ctx, rec.Device, num)
 		if err != nil && !errors.Is(err, errUnreadable) {
 			return err
 		}
 		h.mu.Lock()
+		if d = h.deviceLocked(rec.Device); d == nil { // dropped meanwhile
+			h.mu.Unlock()
+			return nil
+		}
 		if err != nil {
-			s.loseLocked(d, rec, rec.ArrivalMS, err)
+			s.loseLocked(rec, rec.ArrivalMS, err)
 			h.mu.Unlock()
 			return nil
 		}
 		p = d.remember(schema)
 	}
-	if !d.dropped {
-		s.addRowsLocked(d, p, pos, rec)
-	}
+	s.addRowsLocked(d, p, pos, rec)
 	h.mu.Unlock()
 	return nil
 }
@@ -234,12 +240,12 @@ func (s *Store) addRowsLocked(d *deviceHeads, p *plan, pos storage.Position, rec
 			err = errText
 		}
 	}
-	s.heads.bytes += grown
+	s.heads.growLocked(d, grown)
 	if rows.Err() != nil {
 		err = rows.Err()
 	}
 	if err != nil {
-		s.loseLocked(d, rec, rows.Base(), err)
+		s.loseLocked(rec, rows.Base(), err)
 	}
 }
 
@@ -249,24 +255,21 @@ var (
 )
 
 // loseLocked counts a record that could not be applied wholly and records a gap for it.
-func (s *Store) loseLocked(d *deviceHeads, rec *record.Record, baseMS int64, err error) {
+func (s *Store) loseLocked(rec *record.Record, baseMS int64, err error) {
 	s.heads.lost++
-	s.o.Logger.Error("a record of the log cannot be read: its readings are lost", "device", d.num, "stream", rec.Stream,
+	s.o.Logger.Error("a record of the log cannot be read: its readings are lost", "device", rec.Device, "stream", rec.Stream,
 		"seq", rec.Seq, "err", err)
 	g := device.Gap{FromSeq: rec.Seq, ToSeq: rec.Seq, FromMS: baseMS, ToMS: rec.ArrivalMS, Cause: device.CauseDamaged}
-	s.heads.gapLocked(d.num, fileGap(&g, rec.Header))
+	s.heads.gapLocked(rec.Device, fileGap(&g, rec.Header))
 }
 
 func (s *Store) applyGap(rec *record.Record) {
 	g, err := rec.Gap()
 	s.heads.mu.Lock()
 	defer s.heads.mu.Unlock()
-	d := s.heads.deviceLocked(rec.Device)
-	switch {
-	case d.dropped:
-	case err != nil:
-		s.loseLocked(d, rec, rec.ArrivalMS, err)
-	default:
-		s.heads.gapLocked(d.num, fileGap(&g, rec.Header))
+	if err != nil {
+		s.loseLocked(rec, rec.ArrivalMS, err)
+		return
 	}
+	s.heads.gapLocked(rec.Device, fileGap(&g, rec.Header))
 }

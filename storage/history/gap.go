@@ -89,7 +89,20 @@ func (g *Gap) touches(o *Gap) bool {
 	return whole && g.FromSeq > 0 && o.FromSeq > 0 && (g.ToSeq+1 == o.FromSeq || o.ToSeq+1 == g.FromSeq)
 }
 
+// within reports whether g is what is known as a part of o: it was applied twice, before a crash and after it.
+func (g *Gap) within(o *Gap) bool {
+	return g.FromSeq > 0 && g.Stream == o.Stream && g.FromSeq >= o.FromSeq && g.ToSeq <= o.ToSeq &&
+		g.FromMS >= o.FromMS && g.ToMS <= o.ToMS
+}
+
+// join returns the one gap that g and o are.
 func (g *Gap) join(o *Gap) Gap {
+	switch {
+	case g.within(o):
+		return *o
+	case o.within(g):
+		return *g
+	}
 	j := *g
 	j.FromMS, j.ToMS = min(g.FromMS, o.FromMS), max(g.ToMS, o.ToMS)
 	j.Count = g.Count + o.Count
@@ -162,9 +175,12 @@ func coarsen(list gapList, n int) gapList {
 
 // gapLocked adds a gap to the heads of a device; number 0 stands for all devices.
 func (h *heads) gapLocked(num uint32, g Gap) {
-	g.Anybody = num == 0
 	d := h.deviceLocked(num)
+	if d == nil {
+		return
+	}
+	g.Anybody = num == 0
 	before := len(d.active.gaps)
 	d.active.gaps.add(g)
-	h.bytes += int64(len(d.active.gaps)-before) * gapBytes
+	h.growLocked(d, int64(len(d.active.gaps)-before)*gapBytes)
 }

@@ -1,7 +1,9 @@
 package history
 
 import (
+	"cmp"
 	"math"
+	"slices"
 
 	"telemetryhub/device"
 	"telemetryhub/storage"
@@ -45,6 +47,7 @@ type part struct {
 	batches []batch
 	next    uint32 // order of the next row: the rows of one device between two freezes are counted
 	gaps    gapList
+	bytes   int64
 }
 
 // hint is how many rows a head makes room for when it begins, at most.
@@ -150,19 +153,31 @@ func (h *head) addOriginal(n int, ms int64) int64 {
 	return grown
 }
 
-// value returns the value of a row in a column; i is row times width plus column.
-func (h *head) value(i int) device.Value {
-	if h.types == nil {
-		return device.NumberValue(math.Float64frombits(h.bits[i]))
+// sorted returns the rows by time and then by place in the log, or nil if they stand so.
+func (h *head) sorted() []int32 {
+	if !h.unsorted {
+		return nil
 	}
-	switch h.types[i] {
-	case device.Number:
-		return device.NumberValue(math.Float64frombits(h.bits[i]))
-	case device.Bool:
-		return device.BoolValue(h.bits[i] != 0)
-	case device.String:
-		return device.TextValue(h.texts[h.bits[i]])
-	default:
-		return device.Value{}
+	index := make([]int32, len(h.times))
+	for i := range index {
+		index[i] = int32(i)
 	}
+	slices.SortFunc(index, func(a, b int32) int { return cmp.Or(cmp.Compare(h.times[a], h.times[b]), cmp.Compare(a, b)) })
+	return index
+}
+
+// column returns the values of the i-th metric.
+func (h *head) column(i int) column {
+	return column{bits: h.bits, types: h.types, texts: h.texts, offset: i, stride: len(h.metrics)}
+}
+
+// batchOf returns the index in batches of the batch that a row came in. guess is the index for a row nearby.
+func batchOf(batches []batch, order uint32, guess int) int {
+	for i := guess; i < min(guess+2, len(batches)); i++ {
+		if batches[i].first <= order && (i+1 == len(batches) || order < batches[i+1].first) {
+			return i
+		}
+	}
+	i, _ := slices.BinarySearchFunc(batches, order+1, func(b batch, order uint32) int { return cmp.Compare(b.first, order) })
+	return i - 1
 }

@@ -1,6 +1,7 @@
 package history
 
 import (
+	"cmp"
 	"slices"
 	"sync"
 	"time"
@@ -12,10 +13,9 @@ import (
 
 // deviceHeads is one device in memory. Its plans and series are used by Apply alone.
 type deviceHeads struct {
-	num     uint32
-	dropped bool
-	plans   []plan
-	series  []seriesHead
+	num    uint32
+	plans  []plan
+	series []seriesHead
 
 	active, frozen *part // nil where there is nothing
 }
@@ -40,12 +40,10 @@ const maxPlans = 4
 
 // frozen is what a flush writes.
 type frozen struct {
-	flush    uint64
-	after    storage.Position // of the flush before
-	upTo     storage.Position
-	devices  []*deviceHeads // those with a frozen part, by number
-	bytes    int64
-	logBytes int64
+	before, after checkpoint
+	devices       []*deviceHeads // those that had a frozen part when it began, by number
+	bytes         int64
+	logBytes      int64
 }
 
 // heads is all that is in memory and not in chunks.
@@ -57,36 +55,43 @@ type heads struct {
 	mu        sync.Mutex // guards the fields below and all parts; never held during I/O or a callback
 	devices   map[uint32]*deviceHeads
 	dropped   map[uint32]bool
-	frozen    *frozen // nil if there is none
-	committed uint64  // number of the last complete flush: what has a greater number must not be read from chunks
+	frozen    *frozen    // nil if there is none
+	saved     checkpoint // of the last complete flush: what has a greater number must not be read from chunks
 	applied   storage.Position
-	saved     storage.Position // applied, as of the last complete flush
-	bytes     int64            // of active parts
-	logBytes  int64            // since the last freeze
-	since     time.Time        // of the oldest row or gap in the active parts
-	damage    gapList          // found while reading
-	arrivalMS int64            // of the last record in applied
-	lost      uint64           // records that could not be applied
+	arrivalMS int64     // of the last record in applied
+	bytes     int64     // of active parts
+	logBytes  int64     // since the last freeze
+	since     time.Time // when the first group after the last freeze was applied
+	lost      uint64    // records and groups that could not be applied, or not wholly
 }
 
-// device returns the heads of a device, made if needed. The caller holds turn and mu.
+// deviceLocked returns the heads of a device, made if needed, and nil for a device that was dropped.
 func (h *heads) deviceLocked(num uint32) *deviceHeads {
+	if len(h.dropped) > 0 && h.dropped[num] {
+		return nil
+	}
 	d := h.devices[num]
 	if d == nil {
-		d = &deviceHeads{num: num, dropped: h.dropped[num]}
+		d = &deviceHeads{num: num}
 		h.devices[num] = d
-		h.bytes += deviceBytes
 	}
 	if d.active == nil {
-		d.active = new(part)
+		d.active = &part{bytes: deviceBytes}
+		h.bytes += deviceBytes
 	}
 	return d
+}
+
+// growLocked counts memory that the active part of d takes up more than before.
+func (h *heads) growLocked(d *deviceHeads, bytes int64) {
+	d.active.bytes += bytes
+	h.bytes += bytes
 }
 
 // deviceBytes is about what a device takes up besides its rows.
 const deviceBytes = 512
 
-// seriesLocked returns the head of the series with the given index, made if needed.
+// headLocked returns the head of the series with the given index, made if needed.
 func (d *deviceHeads) headLocked(i int) *head {
 	p := d.active
 	if i >= len(p.heads) {
@@ -154,32 +159,30 @@ func (d *deviceHeads) remember(s *device.Schema) *plan {
 	return &d.plans[len(d.plans)-1]
 }
 
-// freeze makes the active parts frozen and returns them, or what is frozen already. A device that has had nothing since
-// the freeze before is forgotten.
-func (h *heads) freeze(flush uint64) *frozen {
-	h.turn.Lock()
-	defer h.turn.Unlock()
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if h.frozen != nil {
-		return h.frozen
+// freezeLocked makes the active parts frozen and returns them. The caller holds turn. A device that has had nothing
+// since the freeze before is forgotten.
+func (h *heads) freezeLocked() *frozen {
+	f := &frozen{
+		before:   h.saved,
+		after:    checkpoint{h.saved.flush + 1, h.applied, h.arrivalMS},
+		bytes:    h.bytes,
+		logBytes: h.logBytes,
 	}
-	f := &frozen{flush: flush, after: h.saved, upTo: h.applied, bytes: h.bytes, logBytes: h.logBytes}
 	for num, d := range h.devices {
 		if d.active == nil {
 			delete(h.devices, num)
 			continue
 		}
-		for i, head := range d.active.heads {
+		for i := range d.series {
 			d.series[i].rows = 0
-			if head != nil {
-				d.series[i].rows = len(head.times)
+			if i < len(d.active.heads) && d.active.heads[i] != nil {
+				d.series[i].rows = len(d.active.heads[i].times)
 			}
 		}
 		d.frozen, d.active = d.active, nil
 		f.devices = append(f.devices, d)
 	}
-	slices.SortFunc(f.devices, func(a, b *deviceHeads) int { return int(int64(a.num) - int64(b.num)) })
+	slices.SortFunc(f.devices, func(a, b *deviceHeads) int { return cmp.Compare(a.num, b.num) })
 	h.frozen, h.bytes, h.logBytes, h.since = f, 0, 0, time.Time{}
 	return f
 }
@@ -191,5 +194,33 @@ func (h *heads) thaw(f *frozen) {
 	for _, d := range f.devices {
 		d.frozen = nil
 	}
-	h.frozen, h.committed, h.saved = nil, f.flush, f.upTo
+	h.frozen, h.saved = nil, f.after
+}
+
+// drop forgets a device for ever.
+func (h *heads) drop(num uint32) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.dropped[num] = true
+	d := h.devices[num]
+	if d == nil {
+		return
+	}
+	if d.active != nil {
+		h.bytes -= d.active.bytes
+		d.active = nil
+	}
+	if d.frozen != nil {
+		h.frozen.bytes -= d.frozen.bytes
+		d.frozen = nil
+	}
+}
+
+// usedLocked returns the memory of all heads.
+func (h *heads) usedLocked() int64 {
+	n := h.bytes
+	if h.frozen != nil {
+		n += h.frozen.bytes
+	}
+	return n
 }

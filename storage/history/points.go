@@ -4,11 +4,9 @@ import (
 	"cmp"
 	"context"
 	"fmt"
-	"math"
 	"slices"
 
 	"telemetryhub/device"
-	"telemetryhub/storage"
 	"telemetryhub/storage/chunk"
 )
 
@@ -96,7 +94,7 @@ func (m *merge) slot(metric uint32) (int, bool) {
 	if i := slices.Index(m.metrics, metric); i >= 0 {
 		return i, true
 	}
-	if !m.all && !slices.Contains(m.wanted, metric) {
+	if !m.wantsOne(metric) {
 		return 0, false
 	}
 	m.metrics = append(m.metrics, metric)
@@ -105,18 +103,18 @@ func (m *merge) slot(metric uint32) (int, bool) {
 }
 
 // wants reports whether any of the metrics was asked for.
-func (m *merge) wants(metrics []uint32) bool {
-	return m.all || slices.ContainsFunc(metrics, func(n uint32) bool { return slices.Contains(m.wanted, n) })
-}
+func (m *merge) wants(metrics []uint32) bool { return slices.ContainsFunc(metrics, m.wantsOne) }
+
+func (m *merge) wantsOne(metric uint32) bool { return m.all || slices.Contains(m.wanted, metric) }
 
 // addHead adds the rows of a head.
 func (m *merge) addHead(h *head, flush uint64) {
 	c := &cursor{flush: flush, times: h.times, order: h.order, quality: h.quality, original: h.original}
 	for i, metric := range h.metrics {
 		if slot, ok := m.slot(metric); ok {
-			c.columns = append(c.columns, column{
-				slot: slot, bits: h.bits, types: h.types, texts: h.texts, offset: i, stride: len(h.metrics),
-			})
+			col := h.column(i)
+			col.slot = slot
+			c.columns = append(c.columns, col)
 		}
 	}
 	if c.bound(m.from, m.to, h.unsorted); c.more() {
@@ -124,15 +122,20 @@ func (m *merge) addHead(h *head, flush uint64) {
 	}
 }
 
-// until calls emit for every time before the bound at which there is a reading.
-func (m *merge) until(bound int64, emit func() bool) bool {
-	for len(m.open) > 0 && m.open[0].time() < bound {
-		m.take(m.open[0].time())
-		if len(m.touched) > 0 && !emit() {
-			return false
+// addRows adds the rows of a chunk.
+func (m *merge) addRows(rows *chunk.Rows, r *ref) {
+	c := &cursor{
+		flush: r.flush, seq: r.seq, times: rows.Times, order: rows.Order, quality: rows.Quality, original: rows.Original,
+	}
+	for i := range rows.Columns {
+		col := &rows.Columns[i]
+		if slot, ok := m.slot(col.Metric); ok {
+			c.columns = append(c.columns, column{slot: slot, bits: col.Bits, types: col.Types, texts: col.Texts, stride: 1})
 		}
 	}
-	return true
+	if c.bound(m.from, m.to, false); c.more() {
+		m.open.push(c)
+	}
 }
 
 // take fills the slots with the readings of one time.
@@ -176,27 +179,13 @@ func (m *merge) put(t int64, c *cursor, row int) {
 	}
 }
 
-// walk fills m from heads and chunks and calls emit for every time.
-func (s *Store) walk(ctx context.Context, num uint32, m *merge, emit func() bool) error {
-	view, ok := s.heads.view(num, m)
-	if !ok || m.from >= m.to {
-		return nil
-	}
-	_ = view
-	_ = math.MaxInt64
-	_ = storage.Slice(0)
-	_ = chunk.MaxRows
-	m.until(m.to, emit)
-	return ctx.Err()
-}
-
 // view adds the heads of a device to m. It returns the number of the flush up to which chunks hold the rest, and false
 // if the device was dropped.
 func (h *heads) view(num uint32, m *merge) (uint64, bool) {
 	var copies []head
 	var flushes []uint64
 	h.mu.Lock()
-	committed, dropped := h.committed, h.dropped[num]
+	saved, dropped := h.saved.flush, h.dropped[num]
 	if d := h.devices[num]; d != nil && !dropped {
 		for _, p := range []*part{d.frozen, d.active} {
 			if p == nil {
@@ -204,7 +193,7 @@ func (h *heads) view(num uint32, m *merge) (uint64, bool) {
 			}
 			flush := uint64(active)
 			if p == d.frozen {
-				flush = h.frozen.flush
+				flush = h.frozen.after.flush
 			}
 			for _, head := range p.heads {
 				if head != nil && m.wants(head.metrics) {
@@ -217,5 +206,5 @@ func (h *heads) view(num uint32, m *merge) (uint64, bool) {
 	for i := range copies {
 		m.addHead(&copies[i], flushes[i])
 	}
-	return committed, !dropped
+	return saved, !dropped
 }

@@ -1,10 +1,10 @@
 package history
 
 import (
-	"context"
 	"time"
 
 	"telemetryhub/storage"
+	"telemetryhub/storage/chunk"
 )
 
 // Store is the history. Apply and ApplyEntry have one caller at a time; all other methods are safe for use by many
@@ -17,6 +17,12 @@ type Store struct {
 
 	heads heads
 	apply applier // guarded by heads.turn
+	index *index
+	dec   *chunk.Decoder
+
+	// busy holds one token. Flush, Latest and DropDevice take it: they are done one after the other. It guards writer.
+	busy   chan struct{}
+	writer writer
 }
 
 // Checkpoint returns the position up to which everything is durable in chunks. At a start the log must be applied from
@@ -24,7 +30,7 @@ type Store struct {
 func (s *Store) Checkpoint() storage.Position {
 	s.heads.mu.Lock()
 	defer s.heads.mu.Unlock()
-	return s.heads.saved
+	return s.heads.saved.pos
 }
 
 // Applied returns the position of the last group that was applied.
@@ -52,15 +58,6 @@ func (s *Store) Pressure() float64 {
 	return float64(s.heads.usedLocked()) / float64(s.o.MaxBytes)
 }
 
-// usedLocked returns the memory of all heads.
-func (h *heads) usedLocked() int64 {
-	n := h.bytes
-	if h.frozen != nil {
-		n += h.frozen.bytes
-	}
-	return n
-}
-
 // Stats is what an operator may want to know.
 type Stats struct {
 	// ActiveBytes and FrozenBytes are the memory of the heads, and of those that a flush is writing or failed to write.
@@ -83,7 +80,7 @@ func (s *Store) Stats() Stats {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	st := Stats{
-		ActiveBytes: h.bytes, LogBytes: h.logBytes, Applied: h.applied, Checkpoint: h.saved, Flushes: h.committed, Lost: h.lost,
+		ActiveBytes: h.bytes, LogBytes: h.logBytes, Applied: h.applied, Checkpoint: h.saved.pos, Flushes: h.saved.flush, Lost: h.lost,
 	}
 	if h.frozen != nil {
 		st.FrozenBytes = h.frozen.bytes
@@ -93,15 +90,4 @@ func (s *Store) Stats() Stats {
 		st.Waiting = time.Since(h.since)
 	}
 	return st
-}
-
-// Open makes the history of chunks and catalog ready. It lends all its arguments; they must outlive the store.
-func Open(ctx context.Context, chunks storage.Chunks, catalog storage.Catalog, schemas Schemas, o Options) (*Store, error) {
-	if err := o.fill(); err != nil {
-		return nil, err
-	}
-	s := &Store{chunks: chunks, catalog: catalog, schemas: schemas, o: o}
-	s.heads.devices = make(map[uint32]*deviceHeads)
-	s.heads.dropped = make(map[uint32]bool)
-	return s, nil
 }
