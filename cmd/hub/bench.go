@@ -1,0 +1,73 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"telemetryhub/cmd/hub/bench"
+)
+
+// newBench returns the commands that measure. The hidden ones are the processes of a measurement.
+func newBench(w world) *cobra.Command {
+	group := &cobra.Command{Use: "bench", Short: "Measure the hub on this machine"}
+	ingest := &cobra.Command{
+		Use: "ingest", Short: "Measure taking readings in, beside the least that it could cost", Args: cobra.NoArgs,
+		Long: "Start a hub on a new folder, drive it from a process of its own, and print how many readings it acknowledges after\n" +
+			"fsync and what they cost. Beside it stands the floor: the same WebSocket library, decoding and store with nothing else.",
+		RunE: func(c *cobra.Command, _ []string) (err error) {
+			program, err := os.Executable()
+			if err != nil {
+				return err
+			}
+			in, _ := c.Flags().GetString("in")
+			dir, err := os.MkdirTemp(in, "hub-bench-")
+			if err != nil {
+				return fmt.Errorf("make a folder for the runs: %w", err)
+			}
+			defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+			p := bench.Plan{Program: program, Dir: dir, Out: w.out}
+			p.Devices, _ = c.Flags().GetInt("devices")
+			p.Rounds, _ = c.Flags().GetInt("rounds")
+			took, _ := c.Flags().GetDuration("time")
+			p.Seconds = took.Seconds()
+			return p.Ingest(c.Context())
+		},
+	}
+	ingest.Flags().Int("devices", 100, "number of devices")
+	ingest.Flags().Int("rounds", 1, "how often each measurement is repeated")
+	ingest.Flags().Duration("time", 6*time.Second, "how long each measurement takes")
+	ingest.Flags().String("in", ".", "folder on the disk to measure")
+	group.AddCommand(ingest, newGenerator(w), newFloor(w))
+	return group
+}
+
+func newGenerator(w world) *cobra.Command {
+	return &cobra.Command{Use: "generator", Hidden: true, Args: cobra.NoArgs, RunE: func(*cobra.Command, []string) error {
+		var load bench.Load
+		if err := json.NewDecoder(w.in).Decode(&load); err != nil {
+			return err
+		}
+		result, err := load.Run()
+		if err != nil {
+			return err
+		}
+		return json.NewEncoder(w.out).Encode(result)
+	}}
+}
+
+func newFloor(w world) *cobra.Command {
+	return &cobra.Command{Use: "floor DIR", Hidden: true, Args: cobra.ExactArgs(1), RunE: func(c *cobra.Command, args []string) error {
+		f, addr, err := bench.ListenFloor(args[0], 2*time.Millisecond)
+		if err != nil {
+			return err
+		}
+		fmt.Fprintln(w.out, addr)
+		<-c.Context().Done()
+		return f.Close()
+	}}
+}
