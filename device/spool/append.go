@@ -123,7 +123,13 @@ func (s *Spool) newSegment(first uint64) (*writer, error) {
 	if _, err := io.ReadFull(s.opts.Rand, nonce[:]); err != nil {
 		return nil, fmt.Errorf("random nonce: %w", err)
 	}
-	return createSegment(s.fs, first, binary.LittleEndian.Uint64(nonce[:]))
+	seg := segment{first: first, nonce: binary.LittleEndian.Uint64(nonce[:])}
+	seg.name = segmentName(seg.first, seg.nonce)
+	w, err := createSegment(s.fs, seg)
+	if err != nil {
+		s.litter = append(s.litter, seg.name)
+	}
+	return w, err
 }
 
 // put writes one record to w, with its context before it if that is new to the segment.
@@ -203,6 +209,7 @@ func (s *Spool) tidy() error {
 	if s.fs == nil || fault != nil {
 		return nil
 	}
+	s.sweep()
 	err := errors.Join(s.trim(), s.dropAged())
 	if free := s.checkFree(); free != nil {
 		s.enterRAM(free)

@@ -118,7 +118,7 @@ func (h *hub) lost(id uint64) bool {
 }
 
 func TestKillAtEveryWriteKeepsThePromise(t *testing.T) {
-	for seed := range uint64(6) {
+	for seed := range uint64(3) {
 		d := newDisk()
 		scenes, last := script(t, d, seed)
 		eachCut(scenes, func(n int, sc scene) {
@@ -130,7 +130,7 @@ func TestKillAtEveryWriteKeepsThePromise(t *testing.T) {
 }
 
 func TestPowerCutAtEveryWriteKeepsThePromise(t *testing.T) {
-	for seed := range uint64(6) {
+	for seed := range uint64(3) {
 		d := newDisk()
 		scenes, last := script(t, d, seed)
 		eachCut(scenes, func(n int, sc scene) {

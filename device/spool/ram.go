@@ -2,6 +2,7 @@ package spool
 
 import (
 	"errors"
+	"io/fs"
 )
 
 // enterRAM goes on in memory because the disk failed. The caller holds s.w.
@@ -49,6 +50,7 @@ func (s *Spool) limitRAM() {
 
 // leaveRAM moves the tail to a new segment. It returns why that cannot be done yet. The caller holds s.w.
 func (s *Spool) leaveRAM() error {
+	s.sweep()
 	if err := s.checkFree(); err != nil {
 		return err
 	}
@@ -93,11 +95,29 @@ func (s *Spool) save(entries []entry) (*writer, error) {
 	}
 	for i := range entries {
 		if err := s.put(w, &entries[i]); err != nil {
-			return nil, errors.Join(err, w.discard())
+			return nil, s.abandon(w, err)
 		}
 	}
 	if err := w.sync(); err != nil {
-		return nil, errors.Join(err, w.discard())
+		return nil, s.abandon(w, err)
 	}
 	return w, nil
+}
+
+// abandon gives up a segment that could not be written, because of err.
+func (s *Spool) abandon(w *writer, err error) error {
+	_ = w.f.Close() // nobody will read it
+	s.litter = append(s.litter, w.seg.name)
+	return err
+}
+
+// sweep removes the files of segments that were given up; what cannot be removed is tried again.
+func (s *Spool) sweep() {
+	left := s.litter[:0]
+	for _, name := range s.litter {
+		if err := s.fs.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			left = append(left, name)
+		}
+	}
+	s.litter = left
 }

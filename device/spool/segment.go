@@ -112,16 +112,16 @@ type writer struct {
 	named  bool   // the file's name is durable
 }
 
-// createSegment makes the file with its header. Nothing is durable before sync.
-func createSegment(fs filesystem, first, nonce uint64) (*writer, error) {
-	seg := segment{name: segmentName(first, nonce), first: first, nonce: nonce}
+// createSegment makes the file with its header. Nothing is durable before sync. After an error there may be a file.
+func createSegment(fs filesystem, seg segment) (*writer, error) {
 	f, err := fs.Create(seg.name)
 	if err != nil {
 		return nil, fmt.Errorf("create spool segment: %w", err)
 	}
 	w := &writer{fs: fs, f: f, seg: seg}
 	if err := w.write(encodeSegmentHeader(seg)); err != nil {
-		return nil, errors.Join(err, w.discard())
+		_ = f.Close() // nobody will read it
+		return nil, err
 	}
 	return w, nil
 }

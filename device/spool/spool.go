@@ -33,6 +33,7 @@ type Spool struct {
 	newest    int64  // the latest time that was appended
 	oldest    string // the segment that oldestTo was found for
 	oldestTo  int64
+	litter    []string // files that are to be removed
 	closed    bool
 
 	mu     sync.Mutex // guards the fields below; never held across I/O
