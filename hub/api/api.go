@@ -33,6 +33,10 @@ type Options struct {
 	Plaintext []string
 	// Damage returns what was found damaged in the store since the start, a line each. Nil means that nobody looks.
 	Damage func() []string
+	// Figures are shown by GET /metrics besides those of the hub.
+	Figures []Figure
+	// Admit is told of every request whose credential was found good. Nil means that nobody wants to know.
+	Admit func(*http.Request)
 	// AllowOrigins are the origins of pages elsewhere that may act with the cookie of a session ("https://wall.example").
 	AllowOrigins []string
 	// Proxies are the addresses whose X-Forwarded-For is believed. Empty means none.
@@ -69,6 +73,9 @@ func (o *Options) fill() error {
 		if *d.v == 0 {
 			*d.v = d.def
 		}
+	}
+	if o.Admit == nil {
+		o.Admit = func(*http.Request) {}
 	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)

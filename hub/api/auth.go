@@ -34,7 +34,15 @@ func (a *API) identify(r *http.Request) (caller, error) {
 	if c.local {
 		return c, nil
 	}
-	var err error
+	c, err := a.examine(c, r)
+	if err == nil && c.id.Kind != "" {
+		a.Admit(r)
+	}
+	return c, err
+}
+
+// examine looks at the credentials.
+func (a *API) examine(c caller, r *http.Request) (_ caller, err error) {
 	if values := r.Header.Values("Authorization"); len(values) > 0 {
 		text := bearer(values[0])
 		if len(values) > 1 || text == "" {

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"fmt"
 	"net/http"
 	"strconv"
 
@@ -37,16 +38,39 @@ func knownMethod(method string) string {
 	return "other"
 }
 
+// Figure is one line of GET /metrics that somebody else counts.
+type Figure struct {
+	// Name follows the prefix hub_ and has the unit in it; that of a counter ends in _total.
+	Name, Help string
+	Counter    bool
+	// Labels are fixed: there must be few.
+	Labels map[string]string
+	// Value is called at each scrape, from any goroutine.
+	Value func() float64
+}
+
+func (f *Figure) collector() prometheus.Collector {
+	name := "hub_" + f.Name
+	if f.Counter {
+		return prometheus.NewCounterFunc(prometheus.CounterOpts{Name: name, Help: f.Help, ConstLabels: f.Labels}, f.Value)
+	}
+	return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: f.Help, ConstLabels: f.Labels}, f.Value)
+}
+
 // exposeMetrics registers everything that GET /metrics shows.
 func (a *API) exposeMetrics(registry *prometheus.Registry) (http.Handler, error) {
 	build := prometheus.NewGaugeVec(prometheus.GaugeOpts{Namespace: "hub", Name: "build_info", Help: "Always 1."}, []string{"version"})
 	build.WithLabelValues(a.Version).Set(1)
-	for _, c := range []prometheus.Collector{
+	list := []prometheus.Collector{
 		a.figures.requests, build, newCollector(a.Hub.Status), collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
-	} {
+	}
+	for i := range a.Figures {
+		list = append(list, a.Figures[i].collector())
+	}
+	for _, c := range list {
 		if err := registry.Register(c); err != nil {
-			return nil, err
+			return nil, fmt.Errorf("api options: a figure that cannot be shown: %w", err)
 		}
 	}
 	return promhttp.HandlerFor(registry, promhttp.HandlerOpts{MaxRequestsInFlight: 4}), nil

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"telemetryhub/device"
+	"telemetryhub/device/wire"
 	"telemetryhub/hub/access"
 )
 
@@ -242,12 +243,12 @@ func cancelled(t *testing.T) context.Context {
 
 func TestListsHoldOnlyWhatTheCallerMaySee(t *testing.T) {
 	c := newCast(t)
-	for _, id := range []string{"this-one", "that-one"} {
-		if _, err := c.hub.Ingest(t.Context(), device.ID(id), 1, []byte(`{"temperature":1}`)); err != nil {
-			t.Fatal(err)
-		}
-	}
 	c.until("/api/v1/latest", c.tokens[viewer], func(body string) bool {
+		for _, id := range []device.ID{"this-one", "that-one"} {
+			if _, err := c.hub.Ingest(t.Context(), id, wire.JSON, []byte(`{"temperature":1}`)); err != nil {
+				t.Fatal(err)
+			}
+		}
 		return strings.Contains(body, "this-one") && strings.Contains(body, "that-one")
 	})
 	for _, path := range []string{"/api/v1/devices", "/api/v1/latest"} {

@@ -1,0 +1,127 @@
+package api_test
+
+import (
+	"encoding/json"
+	"flag"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/goccy/go-yaml"
+)
+
+var update = flag.Bool("update", false, "write the golden files anew")
+
+func TestTheDocumentListsEveryRouteAndIsWhole(t *testing.T) {
+	r := newRig(t, func(p *parts) { p.options.Version = "0.0.0" })
+	resp, text := r.do(call{method: "GET", path: "/api/openapi.json"})
+	if got := resp.Header.Get("Content-Type"); !strings.HasPrefix(got, "application/vnd.oai.openapi+json") {
+		t.Errorf("it comes as %s", got)
+	}
+	var doc map[string]any
+	if err := json.Unmarshal([]byte(text), &doc); err != nil {
+		t.Fatal(err)
+	}
+	if doc["openapi"] != "3.1.0" {
+		t.Errorf("it is of version %v", doc["openapi"])
+	}
+	paths := doc["paths"].(map[string]any)
+	files := []string{"GET /{$}", "GET /api/openapi.json", "GET /api/openapi.yaml"}
+	for _, route := range r.api.Routes() {
+		method, path, _ := strings.Cut(route, " ")
+		item, _ := paths[path].(map[string]any)
+		op, _ := item[strings.ToLower(method)].(map[string]any)
+		if op == nil {
+			if !slices.Contains(files, route) {
+				t.Errorf("%s is not in it", route)
+			}
+			continue
+		}
+		if id, _ := op["operationId"].(string); id == "" || op["summary"] == "" || len(op["responses"].(map[string]any)) == 0 {
+			t.Errorf("%s is not described: %v", route, op)
+		}
+		for _, name := range strings.Split(path, "/") {
+			if name, ok := strings.CutPrefix(name, "{"); ok && !strings.Contains(toJSON(t, op["parameters"]), `"name":"`+strings.TrimSuffix(name, "}")+`"`) {
+				t.Errorf("%s does not describe %s", route, name)
+			}
+		}
+	}
+	walkRefs(doc, func(ref string) {
+		var at any = doc
+		for _, step := range strings.Split(strings.TrimPrefix(ref, "#/"), "/") {
+			m, _ := at.(map[string]any)
+			at = m[step]
+		}
+		if at == nil {
+			t.Errorf("%s leads nowhere", ref)
+		}
+	})
+
+	name := filepath.Join("testdata", "openapi.json")
+	cookie := r.access.CookieName(true)
+	text = strings.ReplaceAll(text, cookie, "__Host-hub-00000000")
+	if *update {
+		if err := os.WriteFile(name, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	golden, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if text != string(golden) {
+		t.Errorf("it differs from %s: look at the difference after go test ./hub/api -update", name)
+	}
+
+	_, asYAML := r.do(call{method: "GET", path: "/api/openapi.yaml"})
+	var same map[string]any
+	if err := yaml.Unmarshal([]byte(asYAML), &same); err != nil || len(same["paths"].(map[string]any)) != len(paths) {
+		t.Errorf("the document in YAML is another: %v", err)
+	}
+}
+
+func toJSON(t *testing.T, v any) string {
+	t.Helper()
+	text, err := json.Marshal(v)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
+func walkRefs(v any, yield func(string)) {
+	switch v := v.(type) {
+	case map[string]any:
+		for k, item := range v {
+			if ref, ok := item.(string); ok && k == "$ref" {
+				yield(ref)
+				continue
+			}
+			walkRefs(item, yield)
+		}
+	case []any:
+		for _, item := range v {
+			walkRefs(item, yield)
+		}
+	}
+}
+
+func TestThePageLoadsNothing(t *testing.T) {
+	r := newRig(t)
+	resp, body := r.do(call{method: "GET", path: "/"})
+	if resp.StatusCode != 200 || !strings.HasPrefix(resp.Header.Get("Content-Type"), "text/html") {
+		t.Fatalf("the page is answered %d %s", resp.StatusCode, resp.Header.Get("Content-Type"))
+	}
+	for _, what := range []string{"<script", "src=", "http-equiv", "style=", "//unpkg", "https://"} {
+		if strings.Contains(body, what) {
+			t.Errorf("the page has %s", what)
+		}
+	}
+	for _, link := range []string{"/api/openapi.json", "/api/openapi.yaml", "/readyz"} {
+		if resp, _ := r.do(call{method: "GET", path: link}); resp.StatusCode != 200 || !strings.Contains(body, link) {
+			t.Errorf("%s is answered %d", link, resp.StatusCode)
+		}
+	}
+}
