@@ -26,7 +26,9 @@ func seed(f *testing.F) {
 	} {
 		f.Add(false, []byte(s))
 	}
-	for _, s := range []string{"\x9b\x7f\xff\xff\xff\xff\xff\xff\xff", "\x84\x04\x01\x00\x80", "\xbf\xff", "\xf8\x10", "\xa1\x9f\xff\x00"} {
+	for _, s := range []string{
+		"\x9b\x7f\xff\xff\xff\xff\xff\xff\xff", "\x84\x04\x01\x00\x80", "\xbf\xff", "\xf8\x10", "\xa1\x9f\xff\x00",
+	} {
 		f.Add(true, []byte(s))
 	}
 }
@@ -40,7 +42,8 @@ func formatOf(cbor bool) wire.Format {
 
 func checkError(t *testing.T, frame []byte, err error) {
 	t.Helper()
-	if errors.Is(err, wire.ErrTooBig) != (len(frame) > wire.MaxFrame) || (!errors.Is(err, wire.ErrProtocol) && !errors.Is(err, wire.ErrTooBig)) {
+	tooBig := errors.Is(err, wire.ErrTooBig)
+	if tooBig != (len(frame) > wire.MaxFrame) || !tooBig && !errors.Is(err, wire.ErrProtocol) {
 		t.Fatalf("%x: unexpected error %v", frame, err)
 	}
 }

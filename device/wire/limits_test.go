@@ -377,7 +377,8 @@ func TestQualityIsMaskedAndOutOfRangeIsSet(t *testing.T) {
 	var d wire.Decoder
 	var b device.Batch
 	// Sets: within range, one value below; single: above, with all bits sent.
-	frame := "\x85\x04\x01\x01\x82\x86\x01\x00\x00\x1a\x00\x0f\x76\x06\x00\x18\xff\x85\x01\x00\x00\x00\x00\x81\x84\x01\x00\x19\x4e\x20\x18\xff"
+	frame := "\x85\x04\x01\x01\x82\x86\x01\x00\x00\x1a\x00\x0f\x76\x06\x00\x18\xff" +
+		"\x85\x01\x00\x00\x00\x00\x81\x84\x01\x00\x19\x4e\x20\x18\xff"
 	if _, bad, err := d.Data(wire.CBOR, []byte(frame), x, &b); err != nil || len(bad) > 0 {
 		t.Fatal(bad, err)
 	}
@@ -385,7 +386,8 @@ func TestQualityIsMaskedAndOutOfRangeIsSet(t *testing.T) {
 	for _, r := range b.Rows {
 		got = append(got, r.Quality)
 	}
-	if want := []device.Quality{device.FromDevice, device.OutOfRange, device.FromDevice | device.OutOfRange}; !slices.Equal(got, want) {
+	want := []device.Quality{device.FromDevice, device.OutOfRange, device.FromDevice | device.OutOfRange}
+	if !slices.Equal(got, want) {
 		t.Errorf("got %v, want %v", got, want)
 	}
 	j, _, err := decode(t, x, `{"m":"data","r":[[1,0,-41,255],[1,1,20],[1,2,85.01],[1,3,0,255]]}`)
