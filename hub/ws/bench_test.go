@@ -29,10 +29,9 @@ func cpu(tb testing.TB) time.Duration {
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
-// ackHub acks cumulatively after every nth frame, or, with n = 0, what has come when committed is called.
+// ackHub acks cumulatively, after every nth frame.
 type ackHub struct {
-	every    uint64
-	sessions []*ackSession
+	every uint64
 }
 
 type ackSession struct {

@@ -6,7 +6,6 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
-	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -53,9 +52,7 @@ func serveOn(t testing.TB, ln net.Listener, h handler, m *ws.Metrics) *site {
 			t.Error(err)
 		}
 		<-served
-		ctx, cancel := context.WithCancel(context.Background())
-		cancel()
-		_ = h.Shutdown(ctx) // it says how many it had to cut, which is how many clients the test left
+		_ = h.Shutdown(done()) // it says how many it had to cut, which is how many clients the test left
 	})
 	return &site{h, ln.Addr().String(), m}
 }
@@ -72,6 +69,13 @@ func devices(t testing.TB, h *fakeHub, o ws.Options) (*site, *fakeAuth) {
 		t.Fatal(err)
 	}
 	return serve(t, d, o.Metrics), auth
+}
+
+// done returns a context that is over.
+func done() context.Context {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	return ctx
 }
 
 // wsKey is any 16 bytes.
@@ -271,5 +275,3 @@ func wait[T any](t testing.TB, ch <-chan T, what string) T {
 func closeFrame(code uint16, reason string) []byte {
 	return masked(fin|opClose, string(binary.BigEndian.AppendUint16(nil, code))+reason)
 }
-
-func hello(i int) string { return fmt.Sprintf(`{"m":"hello","dev":"d%d"}`, i) }

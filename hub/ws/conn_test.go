@@ -477,7 +477,9 @@ func TestShutdownCutsWhatDoesNotEnd(t *testing.T) {
 	h := newFakeHub()
 	s, _ := devices(t, h, ws.Options{})
 	for i := range 3 {
-		dial(t, s.addr, fmt.Sprintf("dev:d%d", i))
+		c := dial(t, s.addr, fmt.Sprintf("dev:d%d", i))
+		c.put(masked(fin|opText, "x"))
+		c.want(opText, "x")
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
@@ -487,6 +489,17 @@ func TestShutdownCutsWhatDoesNotEnd(t *testing.T) {
 	}
 	for range 3 {
 		wait(t, wait(t, h.connected, "the session").ended, "the end of the session")
+	}
+}
+
+func TestShutdownClosesWhoHasSaidNothing(t *testing.T) {
+	s, _ := viewers(t, newFakeFeed(), ws.Options{})
+	c := dial(t, s.addr, "viewer") // the hub does not know it yet
+	stopped := make(chan error, 1)
+	go func() { stopped <- s.Shutdown(t.Context()) }()
+	c.wantClose(4002)
+	if err := wait(t, stopped, "the shutdown"); err != nil {
+		t.Error(err)
 	}
 }
 

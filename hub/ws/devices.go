@@ -19,6 +19,8 @@ type Session interface {
 	End()
 }
 
+var _ Session = (*hub.Session)(nil)
+
 // Devices answers GET /device/v1: one WebSocket for each device. It is safe for concurrent use.
 type Devices struct{ *server }
 

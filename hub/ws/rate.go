@@ -7,8 +7,7 @@ import (
 	"time"
 )
 
-// maxSources bounds the addresses whose rate is remembered. When more come, those that have been quiet longest enough to
-// have their whole burst again are forgotten first.
+// maxSources bounds the addresses whose rate is remembered.
 const maxSources = 4096
 
 // bucket is a token bucket.
@@ -77,20 +76,22 @@ func (l *limiter) allow(now time.Time) bool {
 	return l.total.take(l.all, now)
 }
 
+// makeRoomLocked forgets those who have their whole burst again, as they lose nothing, and if they are few then others too:
+// who has so many addresses is not held up by a limit on each.
 func (l *limiter) makeRoomLocked(now time.Time) {
 	if len(l.sources) < maxSources {
 		return
 	}
-	var oldest netip.Addr
 	for addr, b := range l.sources {
 		if b.full(l.source, now) {
 			delete(l.sources, addr)
-		} else if !oldest.IsValid() || b.at.Before(l.sources[oldest].at) {
-			oldest = addr
 		}
 	}
-	if len(l.sources) >= maxSources {
-		delete(l.sources, oldest)
+	for addr := range l.sources {
+		if len(l.sources) <= maxSources*7/8 {
+			return
+		}
+		delete(l.sources, addr)
 	}
 }
 

@@ -33,6 +33,8 @@ type server struct {
 	conns    map[*conn]struct{}
 	places   int  // connections and upgrades under way
 	draining bool // nobody new
+	stopping bool // Shutdown waits
+	cutting  bool // Shutdown waits no longer
 	empty    chan struct{}
 }
 
@@ -85,25 +87,35 @@ func (s *server) Drain() {
 	}
 }
 
-// Shutdown drains the server and returns when no connection is left. The streams must be ended by the hub, which also
-// says when to come back. When ctx ends, what is left is cut, and Shutdown returns an error that says how many there
-// were once they are gone.
+// Shutdown drains the server and returns when no connection is left. It closes those that have said nothing valid yet; the
+// others the hub must end, which also tells them when to come back. When ctx ends, what is left is cut, and Shutdown returns
+// an error that says how many there were once they are gone.
 func (s *server) Shutdown(ctx context.Context) error {
 	s.Drain()
+	s.closeAll(func(c *conn) {
+		if !c.greeted.Load() {
+			c.Close(wire.CloseDraining, wire.CloseDraining.Reason())
+		}
+	}, &s.stopping)
 	select {
 	case <-s.empty:
 		return nil
 	case <-ctx.Done():
 	}
-	s.mu.Lock()
-	cut := len(s.conns)
-	for c := range s.conns {
-		c.Close(wire.CloseDraining, wire.CloseDraining.Reason())
-		c.kill()
-	}
-	s.mu.Unlock()
+	cut := s.closeAll((*conn).cut, &s.cutting)
 	<-s.empty
 	return fmt.Errorf("stop in order: %w: %d connections were cut", context.Cause(ctx), cut)
+}
+
+// closeAll sets the mark for connections that come later, calls end for each that is here, and returns how many these are.
+func (s *server) closeAll(end func(*conn), mark *bool) int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	*mark = true
+	for c := range s.conns {
+		end(c)
+	}
+	return len(s.conns)
 }
 
 // enter takes a place for an upgrade. Whoever got one gives it back by leave.
@@ -129,13 +141,19 @@ func (s *server) leave() {
 	}
 }
 
-// add makes the connection known.
+// add makes the connection known, and ends it if Shutdown was called during its upgrade.
 func (s *server) add(c *conn) {
+	s.Metrics.Open.Add(1)
+	s.Metrics.Accepted.Add(1)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.conns[c] = struct{}{}
-	s.Metrics.Open.Add(1)
-	s.Metrics.Accepted.Add(1)
+	switch {
+	case s.cutting:
+		c.cut()
+	case s.stopping:
+		c.Close(wire.CloseDraining, wire.CloseDraining.Reason())
+	}
 }
 
 // drop forgets the connection, whose life is over.

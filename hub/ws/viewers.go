@@ -32,6 +32,8 @@ type Viewer interface {
 	End()
 }
 
+var _ Viewer = (*hub.Viewer)(nil)
+
 // Viewers answers GET /api/v1/live. The client's first message says what it wants to see, and later ones change it:
 //
 //	{"subscribe":{"devices":["*"],"metrics":["*"],"mode":"latest","after":"<token>","tick":100}}

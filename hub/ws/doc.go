@@ -1,0 +1,26 @@
+// Package ws brings devices and viewers to the hub over WebSocket, on lxzan/gws.
+//
+// [Devices] and [Viewers] are http.Handlers. What a client may do is decided before the upgrade: address, request,
+// identity, rate, in this order. After it one goroutine, the reader, lives as long as the connection and owns it; a writer
+// runs while there is something to write, and pulls it from the hub (hub.Peer). When the reader has returned, the writer is
+// waited for and the session ended: that is the one end of a connection, whatever caused it.
+//
+// What a peer can cost, by default:
+//
+//	nothing said after the upgrade     10 s, then closed with 4001
+//	no frame and no pong               62.5 s (2.5 pings), then closed with 4001
+//	a write that the peer does not read 10 s, then cut; closing takes 2 s at most
+//	a frame from a device              64 KiB, else 4513; from a viewer 4 KiB. While a device sends one, gws holds it in a
+//	                                   buffer of up to 128 KiB, and up to 192 KiB more for a message in fragments
+//	fragments of one message           1,024, else 4500
+//	pings, pongs                       20 a second and 100 at once, else 4029; only the last ping is answered
+//	changes of a subscription          2 a second and 10 at once, else 4029
+//	upgrades                           1,000 a second, 50 from one address, 20,000 open, else 503 with Retry-After
+//	a connection that is idle          one goroutine, about 9 KB
+//
+// Connections of which nobody knows yet who they are never get here; package door bounds them. Compression is not
+// offered: its windows would cost each connection more than all else.
+//
+// gws does the upgrade, puts messages together, checks UTF-8, and finds what RFC 6455 forbids. A guard under it refuses what
+// it cannot bear, and its writing side is not used; see guard.go and write.go for why.
+package ws
