@@ -131,12 +131,24 @@ func (l *Log) append(group []byte) error {
 	}
 	l.group = nil
 	if err != nil {
-		return err
+		return l.refuse(err)
 	}
 	l.tip = link{pos: l.tip.pos + 1, sum: l.sum}
 	l.marked = false
 	l.last.Store(uint64(l.tip.pos))
 	return nil
+}
+
+// refuse makes of an error one that callers of Append know. After one that nobody foresaw nothing more is written.
+func (l *Log) refuse(err error) error {
+	for _, known := range []error{storage.ErrFull, storage.ErrReadOnly, storage.ErrUnknown, storage.ErrClosed} {
+		if errors.Is(err, known) {
+			return err
+		}
+	}
+	err = fmt.Errorf("%w until the next start: %w", storage.ErrReadOnly, err)
+	l.latch.stop(err)
+	return err
 }
 
 // putGroup is what put does: it stores l.group behind l.tip.

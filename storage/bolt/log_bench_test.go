@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"telemetryhub/storage"
 	"telemetryhub/storage/bolt"
 )
 
@@ -122,4 +123,104 @@ func BenchmarkFloor(b *testing.B) {
 			return unix.Fdatasync(int(f.Fd()))
 		}
 	})
+}
+
+// BenchmarkLogOpen opens a log of 256 MiB, as a crash leaves it and as a clean end does.
+func BenchmarkLogOpen(b *testing.B) {
+	dir, crashed := benchDir(b), benchDir(b)
+	l, err := bolt.OpenLog(dir, bolt.LogOptions{})
+	if err != nil {
+		b.Fatal(err)
+	}
+	group := make([]byte, 24<<10)
+	for range 256 << 20 / len(group) {
+		for i := 0; i < len(group); i += 8 {
+			group[i] = byte(rand.Uint32())
+		}
+		if _, err := l.Append(b.Context(), group, l.Last()); err != nil {
+			b.Fatal(err)
+		}
+	}
+	if err := os.CopyFS(crashed, os.DirFS(dir)); err != nil {
+		b.Fatal(err)
+	}
+	if err := l.Close(); err != nil {
+		b.Fatal(err)
+	}
+	for name, dir := range map[string]string{"crashed": crashed, "closed": dir} {
+		b.Run(name, func(b *testing.B) {
+			b.SetBytes(256 << 20)
+			for b.Loop() {
+				l, err := bolt.OpenLog(dir, bolt.LogOptions{})
+				if err != nil {
+					b.Fatal(err)
+				}
+				b.StopTimer()
+				if ds := l.Damage(); len(ds) > 0 {
+					b.Fatal(ds)
+				}
+				if name == "crashed" { // without the mark of a clean end
+					if _, err := l.Append(b.Context(), group, l.Last()); err != nil {
+						b.Fatal(err)
+					}
+					unmark(b, l, dir)
+				} else if err := l.Close(); err != nil {
+					b.Fatal(err)
+				}
+				b.StartTimer()
+			}
+		})
+	}
+}
+
+// unmark closes a log and lets it look as if it had crashed.
+func unmark(b *testing.B, l *bolt.Log, dir string) {
+	b.Helper()
+	paths, err := filepath.Glob(filepath.Join(dir, "*.bolt"))
+	if err != nil || len(paths) == 0 {
+		b.Fatal(err)
+	}
+	last := paths[len(paths)-1]
+	image, err := os.ReadFile(last)
+	if err != nil {
+		b.Fatal(err)
+	}
+	if err := l.Close(); err != nil {
+		b.Fatal(err)
+	}
+	if err := os.WriteFile(last, image, 0o600); err != nil {
+		b.Fatal(err)
+	}
+}
+
+// BenchmarkLogRead reads a whole log.
+func BenchmarkLogRead(b *testing.B) {
+	for _, n := range []int{320, 24 << 10} {
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			l, err := bolt.OpenLog(benchDir(b), bolt.LogOptions{SegmentBytes: 4 << 20})
+			if err != nil {
+				b.Fatal(err)
+			}
+			b.Cleanup(func() {
+				if err := l.Close(); err != nil {
+					b.Error(err)
+				}
+			})
+			total := 0
+			for ; total < min(16<<20, 8000*n); total += n {
+				if _, err := l.Append(b.Context(), make([]byte, n), l.Last()); err != nil {
+					b.Fatal(err)
+				}
+			}
+			b.SetBytes(int64(total))
+			b.ReportAllocs()
+			for b.Loop() {
+				got := 0
+				err := l.Read(b.Context(), 0, func(e storage.Entry) bool { got += len(e.Group); return true })
+				if err != nil || got != total {
+					b.Fatal(got, err)
+				}
+			}
+		})
+	}
 }
