@@ -327,9 +327,9 @@ func (v *Viewer) appendRecord(dst []byte, rec *record.Record) []byte {
 			dst = strconv.AppendInt(dst, at, 10)
 			dst = append(dst, ',')
 			dst = appendValue(dst, val)
-			if row.Quality != 0 {
+			if q := ownQuality(m, val, row.Quality); q != 0 {
 				dst = append(dst, ',')
-				dst = strconv.AppendUint(dst, uint64(row.Quality), 10)
+				dst = strconv.AppendUint(dst, uint64(q), 10)
 			}
 			dst = append(dst, ']')
 		}

@@ -229,3 +229,21 @@ func TestSnapshotAndChangesMissNothing(t *testing.T) {
 		}
 	}
 }
+
+func TestOnlyTheValueOutOfItsRangeIsFlagged(t *testing.T) {
+	r := newRig(t, hub.Options{})
+	r.add("a")
+	c := r.connect("a")
+	c.hello("st1", 1, 1)
+	c.send(`{"m":"data","s":1,"t":%d,"r":[[1,0,99],[2,0,50]]}`, t0)
+	c.ack(1)
+	var info hub.HistoryInfo
+	got := map[string]device.Quality{}
+	err := r.hub.Readings(t.Context(), hub.HistoryQuery{Device: "a", ToMS: t0 + 1}, &info, func(x hub.Reading) bool {
+		got[x.Metric.Name] = x.Quality
+		return true
+	})
+	if err != nil || len(got) != 2 || got["temperature"] != device.OutOfRange || got["humidity"] != 0 {
+		t.Fatalf("got %v, %v: want temperature out of range and humidity good", got, err)
+	}
+}

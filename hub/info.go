@@ -189,8 +189,18 @@ func (h *Hub) Readings(ctx context.Context, q HistoryQuery, info *HistoryInfo, y
 		} else {
 			r.Metric = &lostMetric
 		}
+		r.Quality = ownQuality(r.Metric, &r.Value, r.Quality)
 		return yield(r)
 	})
+}
+
+// ownQuality returns the quality of one value of a row. A row is flagged out of range if any of its values is.
+func ownQuality(m *device.Metric, v *device.Value, row device.Quality) device.Quality {
+	q := row &^ device.OutOfRange
+	if row&device.OutOfRange != 0 && v.Type == device.Number && !m.Plausible(v.Float()) {
+		q |= device.OutOfRange
+	}
+	return q
 }
 
 // catchUpTimeout bounds how long an answer waits for the history to take up what was acknowledged before the question.

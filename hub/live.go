@@ -159,7 +159,7 @@ func (s *liveState) take(schema *device.Schema, row *device.Row, at mark, arriva
 		if c.metric == nil || !c.value.Equal(*v) {
 			changed = true
 		}
-		*c = cell{metric: m, mark: at, timeMS: ms, seenMS: arrivalMS, value: *v, quality: row.Quality}
+		*c = cell{metric: m, mark: at, timeMS: ms, seenMS: arrivalMS, value: *v, quality: ownQuality(m, v, row.Quality)}
 	}
 	return changed
 }

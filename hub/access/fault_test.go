@@ -3,6 +3,7 @@ package access_test
 import (
 	"context"
 	"errors"
+	"strings"
 	"sync"
 	"testing"
 
@@ -194,10 +195,39 @@ func TestPasswordHashesAreQueuedAndBounded(t *testing.T) {
 	if seen["busy"] == 0 || seen["wrong"] < 2 {
 		t.Errorf("20 logins at once: %v", seen)
 	}
+}
+
+func TestCallersWhoAreGoneCostNothing(t *testing.T) {
+	r, _, _ := fresh(t)
+	person(t, r, "alice", access.Viewer)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	_, err := r.Login(ctx, access.LoginRequest{Name: "alice", Password: secret(goodPassword)})
-	if err == nil {
-		t.Error("a login whose caller is gone")
+	for range 50 { // no hash, and no guess either
+		_, err := r.Login(ctx, access.LoginRequest{Name: "alice", Password: secret("a wrong password")})
+		wantErr(t, "a login whose caller is gone", err, context.Canceled)
 	}
+	_, err := r.Login(ctx, access.LoginRequest{Name: "alice", Password: secret(strings.Repeat("x", 257))})
+	wantErr(t, "an overlong password, which is not hashed", err, access.ErrCredentials)
+	must[access.NewSession](t)(r.Login(t.Context(), access.LoginRequest{Name: "alice", Password: secret(goodPassword)}))
+}
+
+// The hub dies after a person was deleted and before the sessions are removed from disk.
+func TestASessionRecordThatIsLeftOverIsWorthNothing(t *testing.T) {
+	r, catalog, c := fresh(t)
+	ctx, local := t.Context(), access.Local()
+	alice := person(t, r, "alice", access.Viewer)
+	left := items(t, catalog, "access/session/")
+	if err := r.DeleteUser(ctx, local, "alice"); err != nil {
+		t.Fatal(err)
+	}
+	if n := count(t, catalog, "access/session/"); n != 0 {
+		t.Errorf("%d session records are left", n)
+	}
+	person(t, r, "alice", access.Admin) // a namesake
+	for _, item := range left {
+		must[storage.Revision](t)(catalog.Put(ctx, item.Key, item.Value, storage.Any))
+	}
+	r = open(t, catalog.Reopen(), access.Options{Now: c.Now})
+	_, err := r.Session(alice.Cookie)
+	wantErr(t, "a session of the former alice", err, access.ErrNoSession)
 }

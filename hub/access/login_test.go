@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -92,6 +94,7 @@ func TestPasswordChangeEndsOtherSessions(t *testing.T) {
 	_, err = r.ChangePassword(ctx, own.Identity, change)
 	wantErr(t, "a bad new password", err, access.ErrPassword)
 	change.New = secret("a new good password")
+	link := must[access.Link](t)(r.UserLink(ctx, access.Local(), "alice", access.SetPassword))
 	now := must[access.NewSession](t)(r.ChangePassword(ctx, own.Identity, change))
 
 	for _, r := range []*access.Registry{r, open(t, catalog.Reopen(), access.Options{Now: c.Now})} {
@@ -99,10 +102,36 @@ func TestPasswordChangeEndsOtherSessions(t *testing.T) {
 			_, err := r.Session(s.Cookie)
 			wantErr(t, "a session from before", err, access.ErrNoSession)
 		}
+		_, err := r.PeekLink(link.Secret)
+		wantErr(t, "a link from before", err, access.ErrLink)
 		must[access.Identity](t)(r.Session(now.Cookie))
 		must[access.Identity](t)(r.Session(bob.Cookie))
 		_, err = login(t, r, "alice", goodPassword, "192.0.2.9")
 		wantErr(t, "the old password", err, access.ErrCredentials)
+	}
+}
+
+func TestOfTwoPasswordChangesOneWins(t *testing.T) {
+	for range 20 {
+		r, _, _ := fresh(t)
+		alice := person(t, r, "alice", access.Viewer)
+		var won atomic.Int32
+		var wg sync.WaitGroup
+		for i := range 2 {
+			wg.Go(func() {
+				_, err := r.ChangePassword(t.Context(), alice.Identity, access.PasswordChange{Old: secret(goodPassword),
+					New: secret(fmt.Sprint("password number ", i))})
+				if err == nil {
+					won.Add(1)
+				} else if !errors.Is(err, access.ErrCredentials) {
+					t.Error(err)
+				}
+			})
+		}
+		wg.Wait()
+		if won.Load() != 1 {
+			t.Fatalf("%d changes of one password won", won.Load())
+		}
 	}
 }
 
@@ -227,6 +256,27 @@ func TestAnAttackDoesNotLockThePersonOut(t *testing.T) {
 	if _, err := login(t, r, "admin", "a new good password", "192.0.2.1"); err != nil {
 		t.Errorf("after the attack: %v", err)
 	}
+}
+
+func TestAKnownSourceIsThrottledToo(t *testing.T) {
+	r, _, c := fresh(t)
+	person(t, r, "alice", access.Viewer)
+	must[access.NewSession](t)(login(t, r, "alice", goodPassword, "192.0.2.1"))
+	for range 10 {
+		_, err := login(t, r, "alice", "a wrong password", "192.0.2.1")
+		wantErr(t, "a guess", err, access.ErrCredentials)
+	}
+	_, err := login(t, r, "alice", goodPassword, "192.0.2.1")
+	wantErr(t, "the right password after ten guesses", err, access.ErrThrottled)
+	c.move(30 * time.Second)
+	must[access.NewSession](t)(login(t, r, "alice", goodPassword, "192.0.2.1"))
+	c.move(31 * 24 * time.Hour) // nobody knows it any more: strangers count again
+	for i := range 10 {
+		_, err := login(t, r, "alice", "a wrong password", fmt.Sprintf("198.51.100.%d", i))
+		wantErr(t, "a guess of a stranger", err, access.ErrCredentials)
+	}
+	_, err = login(t, r, "alice", goodPassword, "192.0.2.1")
+	wantErr(t, "a source from which nobody logged in for a month", err, access.ErrThrottled)
 }
 
 func TestRightPasswordsAreNotThrottled(t *testing.T) {

@@ -118,6 +118,9 @@ func (h *hasher) do(ctx context.Context, from lane, hash func()) error {
 	if h.waiting[from].Add(1) > h.queue {
 		return ErrBusy
 	}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
 	select {
 	case h.busy <- struct{}{}:
 	case <-ctx.Done():

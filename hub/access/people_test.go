@@ -120,7 +120,9 @@ func TestLinkExpires(t *testing.T) {
 		t.Errorf("peek: %+v", got)
 	}
 	c.move(time.Second)
-	_, err := claim(t, r, link, goodPassword)
+	_, err := r.PeekLink(link.Secret)
+	wantErr(t, "a look at an old link", err, access.ErrLink)
+	_, err = claim(t, r, link, goodPassword)
 	wantErr(t, "an old link", err, access.ErrLink)
 	r = open(t, catalog.Reopen(), access.Options{Now: c.Now})
 	_, err = claim(t, r, link, goodPassword)

@@ -19,6 +19,7 @@ const (
 	sourceBurst  = 20
 	sourceEvery  = 10 * time.Second
 	maxBuckets   = 4096
+	evictLook    = 64
 	// knownFor is how long a source is remembered after a login, in memory only.
 	knownFor = 30 * 24 * time.Hour
 	maxKnown = 1024
@@ -164,12 +165,15 @@ func (b *buckets[K]) giveBack(k K) {
 	}
 }
 
-// evict forgets the full buckets, which say nothing, or else the fullest one: many new keys cannot push out those that
-// are being guessed at.
+// evict looks at some buckets (a map is gone through from a random place) and forgets the full ones, which say nothing,
+// or else the fullest one: many new keys cannot push out those that are being guessed at.
 func (b *buckets[K]) evict(now time.Time) {
 	var fullest K
-	most := -1.0
+	most, looked := -1.0, 0
 	for k := range b.of {
+		if looked++; looked > evictLook {
+			break
+		}
 		left := b.left(k, now)
 		if left >= b.burst {
 			delete(b.of, k)

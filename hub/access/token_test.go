@@ -187,6 +187,10 @@ func TestEnrolmentGivesEachDeviceOneToken(t *testing.T) {
 	_, err = enrol("pi-7")
 	wantErr(t, "a device with a token by hand", err, access.ErrEnrolled)
 
+	if list := must[[]access.TokenInfo](t)(r.Tokens(local, access.KindEnrolment)); len(list) != 1 || list[0].Uses != 1 ||
+		!list[0].LastUsed.Equal(c.Now()) {
+		t.Errorf("enrolment token after one use: %+v", list)
+	}
 	r = open(t, catalog.Reopen(), access.Options{Now: c.Now})
 	must[access.NewToken](t)(enrol("pi-2"))
 	_, err = enrol("pi-3")

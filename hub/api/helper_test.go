@@ -10,6 +10,7 @@ import (
 	"net/http/httptest"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -71,15 +72,12 @@ func newRig(t *testing.T, change ...func(*parts)) *rig {
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- h.Run(ctx) }()
-	stopped := false
-	r.stop = func() {
-		if cancel(); !stopped {
-			stopped = true
-			if err := <-ended; err != nil {
-				t.Errorf("the hub stopped with %v", err)
-			}
+	r.stop = sync.OnceFunc(func() {
+		cancel()
+		if err := <-ended; err != nil {
+			t.Errorf("the hub stopped with %v", err)
 		}
-	}
+	})
 	t.Cleanup(func() {
 		r.server.CloseClientConnections()
 		r.server.Close()
