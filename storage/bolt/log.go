@@ -238,27 +238,35 @@ func (l *Log) sizeLocked() int64 {
 	return n
 }
 
-// Damage returns what has been found damaged: when the log was opened, and since. What is still in the log is found
-// again at every start.
+// Damage returns what has been found damaged: when the log was opened, and since; the first 256 findings. What is still
+// in the log is found again at every start. It is for people: gaps are to be made of what Read yields.
 func (l *Log) Damage() []Damage {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return slices.Clone(l.damage)
 }
 
-// report keeps what was found and logs it.
+// maxDamage limits how much is remembered for Damage.
+const maxDamage = 256
+
+// report keeps what was found, and logs it the first time.
 func (l *Log) report(ds ...Damage) {
 	for _, d := range ds {
-		l.opts.Logger.Error("log is damaged", "file", d.File, "what", d.What, "from", d.From, "to", d.To, "action", d.Action)
+		if l.remember(d) {
+			l.opts.Logger.Error("log is damaged", "file", d.File, "what", d.What, "from", d.From, "to", d.To, "action", d.Action)
+		}
 	}
+}
+
+func (l *Log) remember(d Damage) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for _, d := range ds {
-		if !slices.Contains(l.damage, d) {
-			l.damage = append(l.damage, d)
-		}
-		l.suspect = true
+	l.suspect = true
+	if len(l.damage) == maxDamage || slices.Contains(l.damage, d) {
+		return false
 	}
+	l.damage = append(l.damage, d)
+	return true
 }
 
 // Trim implements storage.Log. It deletes the files in which no group after upTo is.
