@@ -9,6 +9,7 @@ import (
 
 	"telemetryhub/hub/access"
 	"telemetryhub/storage"
+	"telemetryhub/storage/mem"
 )
 
 func claim(t *testing.T, r *access.Registry, link access.Link, password string) (access.NewSession, error) {
@@ -127,6 +128,22 @@ func TestLinkExpires(t *testing.T) {
 	r = open(t, catalog.Reopen(), access.Options{Now: c.Now})
 	_, err = claim(t, r, link, goodPassword)
 	wantErr(t, "an old link, after a restart", err, access.ErrLink)
+}
+
+func TestLinkThatExpiresWhileItIsClaimed(t *testing.T) {
+	catalog, c := mem.NewCatalog(), newClock()
+	var step time.Duration
+	r := open(t, catalog, access.Options{Now: func() time.Time {
+		c.move(step)
+		return c.Now()
+	}})
+	link := must[access.Link](t)(r.SetupLink(t.Context()))
+	c.move(15*time.Minute - 2*time.Second)
+	step = time.Second // hashing takes its time
+	must[access.Link](t)(r.PeekLink(link.Secret))
+	c.move(-time.Second)
+	_, err := claim(t, r, link, goodPassword)
+	wantErr(t, "claim", err, access.ErrLink)
 }
 
 func TestLinkOutlivesABadPassword(t *testing.T) {

@@ -170,6 +170,10 @@ func TestEnrolmentGivesEachDeviceOneToken(t *testing.T) {
 	enrol := func(dev device.ID) (access.NewToken, error) { return r.Enrol(ctx, enrolment.Secret, dev) }
 
 	first := must[access.NewToken](t)(enrol("pi-1"))
+	if list := must[[]access.TokenInfo](t)(r.Tokens(local, access.KindEnrolment)); len(list) != 1 || list[0].Uses != 1 ||
+		!list[0].LastUsed.Equal(c.Now()) {
+		t.Errorf("enrolment token after one use: %+v", list)
+	}
 	repeated := must[access.NewToken](t)(enrol("pi-1")) // the answer got lost
 	_, err := r.Authenticate(first.Secret.Reveal())
 	wantErr(t, "the token that got lost", err, access.ErrUnknownToken)
@@ -187,10 +191,6 @@ func TestEnrolmentGivesEachDeviceOneToken(t *testing.T) {
 	_, err = enrol("pi-7")
 	wantErr(t, "a device with a token by hand", err, access.ErrEnrolled)
 
-	if list := must[[]access.TokenInfo](t)(r.Tokens(local, access.KindEnrolment)); len(list) != 1 || list[0].Uses != 1 ||
-		!list[0].LastUsed.Equal(c.Now()) {
-		t.Errorf("enrolment token after one use: %+v", list)
-	}
 	r = open(t, catalog.Reopen(), access.Options{Now: c.Now})
 	must[access.NewToken](t)(enrol("pi-2"))
 	_, err = enrol("pi-3")
