@@ -5,15 +5,29 @@ import (
 	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/base64"
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"net/url"
 	"strings"
 )
 
 var errPin = errors.New("the hub's certificate is not the pinned one: if the hub was set up anew, pin its new fingerprint; if not, somebody is in between")
 
-// tlsConfig returns the client side of TLS for the endpoint.
+// TLS returns the client side of TLS for the endpoint, for other clients of the same hub. Nil means that its URL is without
+// TLS. The error says what is wrong with the endpoint.
+func (e Endpoint) TLS() (*tls.Config, error) {
+	u, err := url.Parse(e.URL)
+	if err != nil {
+		return nil, fmt.Errorf("hub address: %w", err)
+	}
+	if u.Scheme != "https" && u.Scheme != "wss" {
+		return nil, nil
+	}
+	return tlsConfig(u.Hostname(), e)
+}
+
 func tlsConfig(host string, e Endpoint) (*tls.Config, error) {
 	c := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: host, RootCAs: e.Roots, NextProtos: []string{"http/1.1"}}
 	if e.Pin == "" {
@@ -30,7 +44,15 @@ func tlsConfig(host string, e Endpoint) (*tls.Config, error) {
 	return c, nil
 }
 
+// parsePin takes the form that the hub prints and curl uses, "sha256//" and base64, and hexadecimal.
 func parsePin(s string) ([]byte, error) {
+	if text, ok := strings.CutPrefix(s, "sha256//"); ok {
+		pin, err := base64.StdEncoding.DecodeString(text)
+		if err != nil || len(pin) != sha256.Size {
+			return nil, fmt.Errorf("fingerprint %q: 44 characters of base64 are needed after sha256//", s)
+		}
+		return pin, nil
+	}
 	clean := strings.NewReplacer(":", "", " ", "").Replace(strings.TrimPrefix(strings.ToLower(s), "sha256:"))
 	pin, err := hex.DecodeString(clean)
 	if err != nil || len(pin) != sha256.Size {

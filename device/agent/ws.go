@@ -25,8 +25,8 @@ type Endpoint struct {
 	URL string
 	// Token is the device token.
 	Token string
-	// Pin is the SHA-256 of the hub's certificate, or of its public key, or of a certificate that signed it, in hexadecimal,
-	// with or without colons and "sha256:". It takes the place of the system's trusted roots and of the name check. It needs TLS.
+	// Pin is the SHA-256 of the hub's public key as the hub prints it ("sha256//" and base64, as curl has it), or that of its
+	// certificate or of one that signed it, also in hexadecimal, with or without colons and "sha256:". It takes the place of the system's trusted roots and of the name check. It needs TLS.
 	Pin string
 	// Roots are the trusted roots. Nil means the system's.
 	Roots *x509.CertPool

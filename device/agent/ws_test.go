@@ -186,7 +186,7 @@ func TestEndpointsThatCannotWorkAreRefused(t *testing.T) {
 	for name, e := range map[string]agent.Endpoint{
 		"no scheme": {URL: "hub.local"}, "ftp": {URL: "ftp://hub"}, "no host": {URL: "http://"},
 		"token in plain text": {URL: "http://192.0.2.1", Token: "x"}, "pin without TLS": {URL: "http://127.0.0.1", Pin: strings.Repeat("0", 64)},
-		"short pin": {URL: "https://hub", Pin: "abcd"}, "pin that is no number": {URL: "https://hub", Pin: strings.Repeat("x", 64)},
+		"short pin": {URL: "https://hub", Pin: "abcd"}, "short base64": {URL: "https://hub", Pin: "sha256//YQ=="}, "pin that is no number": {URL: "https://hub", Pin: strings.Repeat("x", 64)},
 	} {
 		if _, err := agent.WebSocket(e); err == nil {
 			t.Errorf("%s: no error", name)
@@ -201,6 +201,7 @@ func TestPinnedCertificateIsTheTrust(t *testing.T) {
 	srv := serveWS(t, newFakeHub(), true)
 	sum := func(b []byte) string { s := sha256.Sum256(b); return hex.EncodeToString(s[:]) }
 	cert := srv.Certificate()
+	spki := sha256.Sum256(cert.RawSubjectPublicKeyInfo)
 	colons := ""
 	for i, c := range strings.ToUpper(sum(cert.Raw)) {
 		if i > 0 && i%2 == 0 {
@@ -213,7 +214,8 @@ func TestPinnedCertificateIsTheTrust(t *testing.T) {
 		ok  bool
 	}{
 		"certificate": {sum(cert.Raw), true}, "public key": {sum(cert.RawSubjectPublicKeyInfo), true},
-		"colons": {"SHA256:" + colons, true}, "another": {sum([]byte("x")), false}, "none": {"", false},
+		"as the hub prints it": {"sha256//" + base64.StdEncoding.EncodeToString(spki[:]), true},
+		"colons":               {"SHA256:" + colons, true}, "another": {sum([]byte("x")), false}, "none": {"", false},
 	} {
 		dial, err := agent.WebSocket(agent.Endpoint{URL: srv.URL, Token: "secret", Pin: c.pin})
 		if err != nil {
