@@ -13,19 +13,20 @@ import (
 // head holds the rows of one series since the last freeze, in log order. What lies below the length of its slices
 // never changes, so a copy of the struct that was made under the lock can be read without it.
 type head struct {
-	series  chunk.Series
-	metrics []uint32
+	// What every row needs lies together, since with many devices each row finds its head out of the processor's cache.
+	times    []int64 // filed
+	last     int64   // of times
+	unsorted bool    // times are not in order
+	rare     bool    // there is quality, original or types
+	order    []uint32
+	bits     []uint64 // row after row, one for each metric; for a text its place in texts
 
-	times []int64 // filed
-	order []uint32
-	bits  []uint64 // row after row, one for each metric; for a text its place in texts
-	texts []string
-
+	metrics  []uint32
 	types    []device.Type    // like bits; nil while every value is a number
 	quality  []device.Quality // by row; nil while all are good
 	original []int64          // by row, the device's own time; nil while none was replaced
-
-	unsorted bool // times are not in order
+	texts    []string
+	series   chunk.Series
 }
 
 // rowBytes is what a row takes up besides its values: time and order.
@@ -50,37 +51,52 @@ type part struct {
 	bytes   int64
 }
 
-// hint is how many rows a head makes room for when it begins, at most.
-const hint = chunk.MaxRows
+// maxGuess is how many rows a head makes room for when it begins, at most.
+const maxGuess = chunk.MaxRows
 
-// grow makes room for more rows and returns the bytes that the head takes up more than before. want is a guess of how
-// many rows there will be in all, zero if unknown.
-func (h *head) grow(want int) int64 {
+// grow makes room for more rows. want is a guess of how many rows there will be in all, zero if unknown.
+func (h *head) grow(want int) {
 	n := len(h.times)
 	size := max(8, n+n/2)
 	if n == 0 && want > 0 {
-		size = min(want+want/8+1, hint)
+		size = min(want+want/8+1, maxGuess)
 	}
 	w := len(h.metrics)
 	h.times = append(make([]int64, 0, size), h.times...)
 	h.order = append(make([]uint32, 0, size), h.order...)
 	h.bits = append(make([]uint64, 0, size*w), h.bits...)
-	return int64(size-n) * int64(rowBytes+8*w)
 }
 
-// add appends a row and returns the bytes that the head takes up more than before, and false if a value was left out
-// because it is longer than any text may be.
+// add appends a row and returns the bytes that it takes up, and false if a value was left out because it is longer than
+// any text may be.
 func (h *head) add(row *device.Row, filed int64, replaced bool, order uint32, want int) (grown int64, whole bool) {
-	whole = true
 	n := len(h.times)
 	if n == cap(h.times) {
-		grown = h.grow(want)
+		h.grow(want)
 	}
-	if n > 0 && filed < h.times[n-1] {
-		h.unsorted = true
-	}
+	grown = int64(rowBytes + 8*len(h.metrics))
+	h.unsorted = h.unsorted || n > 0 && filed < h.last
+	h.last = filed
 	h.times = append(h.times, filed)
 	h.order = append(h.order, order)
+	rare := h.rare || replaced || row.Quality != 0
+	for i := 0; i < len(row.Values) && !rare; i++ {
+		rare = row.Values[i].Type != device.Number
+	}
+	if rare {
+		bytes, whole := h.addRare(row, replaced, n)
+		return grown + bytes, whole
+	}
+	for i := range row.Values {
+		h.bits = append(h.bits, math.Float64bits(row.Values[i].Float()))
+	}
+	return grown, true
+}
+
+// addRare appends what a row has besides time and order, once any row of the head is not just good numbers at their own
+// time.
+func (h *head) addRare(row *device.Row, replaced bool, n int) (grown int64, whole bool) {
+	h.rare, whole = true, true
 	if row.Quality != 0 || h.quality != nil {
 		grown += h.addQuality(n, row.Quality)
 	}
@@ -89,13 +105,13 @@ func (h *head) add(row *device.Row, filed int64, replaced bool, order uint32, wa
 	}
 	for i := range row.Values {
 		v := &row.Values[i]
-		if v.Type != device.Number || h.types != nil {
-			bytes, ok := h.addTyped(v)
-			grown += bytes
-			whole = whole && ok
+		if v.Type == device.Number && h.types == nil {
+			h.bits = append(h.bits, math.Float64bits(v.Float()))
 			continue
 		}
-		h.bits = append(h.bits, math.Float64bits(v.Float()))
+		bytes, ok := h.addTyped(v)
+		grown += bytes
+		whole = whole && ok
 	}
 	return grown, whole
 }
@@ -110,8 +126,9 @@ func (h *head) addTyped(v *device.Value) (grown int64, ok bool) {
 		for i := range h.types {
 			h.types[i] = device.Number
 		}
-		grown += int64(cap(h.types))
+		grown += int64(len(h.types))
 	}
+	grown++
 	bits := math.Float64bits(v.Float())
 	if typ == device.String {
 		var more int64

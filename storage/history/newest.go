@@ -82,29 +82,26 @@ func (s newestSet) sorted() []newest {
 
 // newest calls yield with the newest reading of each metric, and its order.
 func (h *head) newest(batches []batch, yield func(n newest, order uint32)) {
-	index := h.sorted()
 	for i, metric := range h.metrics {
-		col := h.column(i)
-		for at := len(h.times) - 1; at >= 0; at-- {
-			row := at
-			if index != nil {
-				row = int(index[at])
+		col, best := h.column(i), -1
+		for row := len(h.times) - 1; row >= 0 && (best < 0 || h.unsorted); row-- {
+			if (best < 0 || h.times[row] > h.times[best]) && col.value(row).Type != device.Absent {
+				best = row
 			}
-			v := col.value(row)
-			if v.Type == device.Absent {
-				continue
-			}
-			b := &batches[batchOf(batches, h.order[row], 0)]
-			n := newest{Point: Point{TimeMS: h.times[row], OriginalMS: h.times[row], Value: v, Metric: metric}, arrivalMS: b.arrivalMS, pos: b.pos}
-			if h.quality != nil {
-				n.Quality = h.quality[row]
-			}
-			if h.original != nil && h.original[row] != n.TimeMS {
-				n.OriginalMS, n.Replaced = h.original[row], true
-			}
-			yield(n, h.order[row])
-			break
 		}
+		if best < 0 {
+			continue
+		}
+		b := &batches[batchOf(batches, h.order[best], 0)]
+		t := h.times[best]
+		n := newest{Point: Point{TimeMS: t, OriginalMS: t, Value: col.value(best), Metric: metric}, arrivalMS: b.arrivalMS, pos: b.pos}
+		if h.quality != nil {
+			n.Quality = h.quality[best]
+		}
+		if h.original != nil && h.original[best] != t {
+			n.OriginalMS, n.Replaced = h.original[best], true
+		}
+		yield(n, h.order[best])
 	}
 }
 

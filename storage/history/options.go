@@ -8,10 +8,11 @@ import (
 
 // Options configures a [Store]. The zero value works.
 type Options struct {
-	// HeadBytes is the memory of the heads from which on a flush is due. Zero means 32 MiB. Negative is an error.
+	// HeadBytes is the size of the rows in memory from which on a flush is due. The heads take up at most about twice as
+	// much. Zero means 32 MiB. Negative is an error.
 	HeadBytes int64
-	// MaxBytes limits the memory of all heads, those that are being flushed included: from there on Apply takes no
-	// more. Zero means three times HeadBytes. Less than twice HeadBytes is an error.
+	// MaxBytes limits the size of all rows in memory, those that are being flushed included: from there on Apply takes
+	// no more. Zero means three times HeadBytes. Less than twice HeadBytes is an error.
 	MaxBytes int64
 	// LogBytes is the size of the log since the last flush from which on the next one is due. Zero means 128 MiB.
 	// Negative is an error.
