@@ -158,7 +158,7 @@ func TestDamagedRecordsAreRefusedAndTheRestWorks(t *testing.T) {
 func TestNewerRecordsAreRefused(t *testing.T) {
 	for _, key := range []string{"access/token/x", "access/user/x", "access/session/x", "access/used/x", "access/instance"} {
 		catalog := mem.NewCatalog()
-		must[storage.Revision](t)(catalog.Put(t.Context(), key, []byte(`{"v":2}`), storage.Any))
+		must[storage.Revision](t)(catalog.Put(t.Context(), key, []byte(`{"v":2,"id":{},"used":0}`), storage.Any))
 		_, err := access.Open(t.Context(), catalog, access.Options{})
 		wantErr(t, key, err, storage.ErrNewerFormat)
 	}

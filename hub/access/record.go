@@ -99,22 +99,27 @@ func (d *digest) UnmarshalText(text []byte) error {
 	return err
 }
 
+func (r tokenRecord) version() int    { return r.V }
+func (r usedRecord) version() int     { return r.V }
+func (r userRecord) version() int     { return r.V }
+func (r sessionRecord) version() int  { return r.V }
+func (r instanceRecord) version() int { return r.V }
+
 // read decodes a value of the catalog. Errors wrap storage.ErrNewerFormat or storage.ErrCorrupt.
-func read[T any](key string, value []byte) (T, error) {
+func read[T interface{ version() int }](key string, value []byte) (T, error) {
+	var rec T
+	err := json.Unmarshal(value, &rec)
+	if err == nil && rec.version() == recordVersion {
+		return rec, nil
+	}
+	// A newer record may have other types, so ask for its version alone.
 	var head struct {
 		V int `json:"v"`
 	}
-	var rec T
-	if err := json.Unmarshal(value, &head); err != nil || head.V < 1 {
-		return rec, fmt.Errorf("%s: %w: no record with a version", key, storage.ErrCorrupt)
-	}
-	if head.V > recordVersion {
+	if headErr := json.Unmarshal(value, &head); headErr == nil && head.V > recordVersion {
 		return rec, fmt.Errorf("%s: %w: record version %d", key, storage.ErrNewerFormat, head.V)
 	}
-	if err := json.Unmarshal(value, &rec); err != nil {
-		return rec, fmt.Errorf("%s: %w: %w", key, storage.ErrCorrupt, err)
-	}
-	return rec, nil
+	return rec, fmt.Errorf("%s: %w: no record of version %d: %v", key, storage.ErrCorrupt, recordVersion, err)
 }
 
 // put makes a record durable.
