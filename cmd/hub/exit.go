@@ -71,6 +71,8 @@ func exitCode(err error) int {
 		return exitUsage
 	case errors.As(err, &answer):
 		return exitOfStatus(answer.Status)
+	case errors.Is(err, storage.ErrNotFound):
+		return exitNotFound
 	case errors.Is(err, errUnreachable):
 		return exitUnavailable
 	case errors.Is(err, storage.ErrLocked):

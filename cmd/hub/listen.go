@@ -1,7 +1,6 @@
 package main
 
 import (
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -13,6 +12,7 @@ import (
 
 	"telemetryhub/hub/access/cert"
 	"telemetryhub/hub/api"
+	"telemetryhub/hub/ws/door"
 	"telemetryhub/storage/bolt"
 )
 
@@ -30,16 +30,19 @@ const (
 type listener struct {
 	net.Listener
 	kind kind
+	door *door.Listener // what Listener is, but for the control socket
 }
 
-func (l *listener) handler(a *api.API) http.Handler {
+// server returns the server for the listener.
+func (l *listener) server(a *api.API, log *slog.Logger) *http.Server {
 	switch l.kind {
 	case kindControl:
-		return a.Local()
+		// Whoever gets here owns the data, so there are no limits but those of the routes.
+		return &http.Server{Handler: a.Local(), ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug)}
 	case kindPlain:
-		return a.Plain()
+		return l.door.Server(a.Plain())
 	}
-	return a
+	return l.door.Server(a)
 }
 
 // bindings are everything that must be had before the store is opened.
@@ -47,6 +50,7 @@ type bindings struct {
 	lock      *bolt.DirLock
 	cert      *cert.Certificate // nil without TLS
 	listeners []*listener
+	metrics   *door.Metrics
 }
 
 // listen locks the data folder and binds every address, so that a mistake shows before anything else happens.
@@ -54,7 +58,7 @@ func listen(s *serveSettings, log *slog.Logger) (_ *bindings, err error) {
 	if err := os.MkdirAll(s.data, 0o700); err != nil {
 		return nil, fmt.Errorf("make the data folder: %w", err)
 	}
-	b := &bindings{}
+	b := &bindings{metrics: new(door.Metrics)}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, b.close())
@@ -71,25 +75,30 @@ func listen(s *serveSettings, log *slog.Logger) (_ *bindings, err error) {
 		if err != nil {
 			return nil, fmt.Errorf("--%s: %w: choose another address", a.flag, err)
 		}
+		o := door.Options{Metrics: b.metrics, Logger: log.With("component", "http")}
 		if a.kind == kindTLS {
-			config := b.cert.Config()
-			config.NextProtos = []string{"http/1.1"} // a WebSocket needs HTTP/1.1 (RFC 6455), and one connection is enough
-			l = tls.NewListener(l, config)
+			o.TLS = b.cert.Config()
 		}
-		b.listeners = append(b.listeners, &listener{l, a.kind})
+		d, err := door.New(l, o)
+		if err != nil {
+			return nil, errors.Join(err, l.Close())
+		}
+		b.listeners = append(b.listeners, &listener{d, a.kind, d})
 	}
 	control, err := listenControl(s.data)
 	if err != nil {
 		return nil, err
 	}
-	b.listeners = append(b.listeners, &listener{control, kindControl})
+	b.listeners = append(b.listeners, &listener{control, kindControl, nil})
 	return b, nil
 }
 
 func (b *bindings) openCert(s *serveSettings, log *slog.Logger) (err error) {
 	switch {
 	case s.tlsCert != "":
-		b.cert, err = cert.OpenFiles(s.tlsCert, s.tlsKey, cert.Options{Logger: log})
+		if b.cert, err = cert.OpenFiles(s.tlsCert, s.tlsKey, cert.Options{Logger: log}); err != nil {
+			return usagef("--tls-cert and --tls-key: %v", err)
+		}
 	case s.lan:
 		b.cert, err = cert.Open(filepath.Join(s.data, "tls"), cert.Options{Names: s.names(), Logger: log})
 	}

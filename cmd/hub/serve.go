@@ -72,16 +72,17 @@ func serve(ctx context.Context, s *serveSettings, w world) (err error) {
 	if err != nil {
 		return fmt.Errorf("open the hub: %w", err)
 	}
-	web, err := api.New(s.apiOptions(core, people, stores, bound, log))
+	counts := &counts{door: bound.metrics}
+	web, err := api.New(s.apiOptions(core, people, stores, bound, counts, log))
 	if err != nil {
 		return err
 	}
 	auth := socketAuth{web, people}
-	devices, err := ws.NewDevices(core.Connect, auth, ws.Options{Source: web.Source, Logger: log})
+	devices, err := ws.NewDevices(core.Connect, auth, ws.Options{Source: web.Source, Metrics: &counts.devices, Logger: log})
 	if err != nil {
 		return err
 	}
-	viewers, err := ws.NewViewers(core.Subscribe, auth, ws.Options{Source: web.Source, Logger: log})
+	viewers, err := ws.NewViewers(core.Subscribe, auth, ws.Options{Source: web.Source, Metrics: &counts.viewers, Logger: log})
 	if err != nil {
 		return err
 	}
@@ -97,7 +98,7 @@ func serve(ctx context.Context, s *serveSettings, w world) (err error) {
 		g.Go(func() error { return bound.cert.Run(ctx) })
 	}
 	for _, l := range bound.listeners {
-		g.Go(func() error { return serveHTTP(ctx, l, l.handler(web), log) })
+		g.Go(func() error { return serveHTTP(ctx, l, l.server(web, log), log) })
 	}
 	g.Go(func() error { return stopOrder(ctx, log, devices.Shutdown, viewers.Shutdown) })
 	return g.Wait()
@@ -122,14 +123,7 @@ func stopOrder(ctx context.Context, log *slog.Logger, shutdown ...func(context.C
 }
 
 // serveHTTP serves one listener until ctx ends, and then lets the requests under way finish, but not for ever.
-func serveHTTP(ctx context.Context, l *listener, h http.Handler, log *slog.Logger) error {
-	server := &http.Server{
-		Handler:           h,
-		ReadHeaderTimeout: 10 * time.Second,
-		IdleTimeout:       2 * time.Minute,
-		MaxHeaderBytes:    16 << 10,
-		ErrorLog:          slog.NewLogLogger(log.With("component", "http").Handler(), slog.LevelDebug),
-	}
+func serveHTTP(ctx context.Context, l *listener, server *http.Server, log *slog.Logger) error {
 	ended := make(chan error, 1)
 	go func() { ended <- server.Serve(l.Listener) }()
 	select {

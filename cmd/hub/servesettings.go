@@ -16,6 +16,7 @@ import (
 	"telemetryhub/hub"
 	"telemetryhub/hub/access"
 	"telemetryhub/hub/api"
+	"telemetryhub/hub/ws/door"
 )
 
 const (
@@ -79,7 +80,7 @@ func loadServeSettings(c *cobra.Command, w world) (*serveSettings, error) {
 	}
 	for _, check := range []error{
 		s.setTLS(), s.setPublicURL(str("public-url")), s.setProxies(list("trusted-proxy")), s.setCommit(str("commit-interval")),
-		s.setLog(str("log-level"), str("log-format")),
+		s.setLog(str("log-level"), str("log-format")), s.checkOrigins(),
 	} {
 		if check != nil {
 			return nil, check
@@ -156,6 +157,13 @@ func (s *serveSettings) setPublicURL(text string) error {
 	return nil
 }
 
+func (s *serveSettings) checkOrigins() error {
+	if _, err := access.ParseOrigins("", s.allowOrigins); err != nil {
+		return usagef("--allow-origin: %v", err)
+	}
+	return nil
+}
+
 func (s *serveSettings) setProxies(list []string) error {
 	for _, text := range list {
 		prefix, err := netip.ParsePrefix(text)
@@ -228,10 +236,12 @@ func (s *serveSettings) names() []string {
 	return []string{s.publicURL.Hostname()}
 }
 
-func (s *serveSettings) apiOptions(core *hub.Hub, people *access.Registry, st *stores, b *bindings, log *slog.Logger) api.Options {
+func (s *serveSettings) apiOptions(core *hub.Hub, people *access.Registry, st *stores, b *bindings, c *counts,
+	log *slog.Logger) api.Options {
 	o := api.Options{
 		Hub: core, Access: people, Version: version(), PublicURL: s.publicURL, LinkBase: b.base(s), AllowOrigins: s.allowOrigins,
-		Proxies: s.proxies, HSTS: s.tlsCert != "" || s.publicURL != nil, Damage: st.found, Logger: log,
+		Proxies: s.proxies, HSTS: s.tlsCert != "" || s.publicURL != nil, Damage: st.found, Figures: c.figures(),
+		Admit: door.Admit, Logger: log,
 	}
 	if b.cert != nil {
 		o.Fingerprint = b.cert.Pin()
