@@ -400,8 +400,8 @@ func TestRunNoticesChanges(t *testing.T) {
 		c := open(t, dir, opts)
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error)
+		m.host = "barn" // before Run, which reads it
 		go func() { done <- c.Run(ctx) }()
-		m.host = "barn"
 		<-time.After(time.Minute + time.Second) // virtual
 		synctest.Wait()
 		if !slices.Contains(c.Names(), "barn.local") {
