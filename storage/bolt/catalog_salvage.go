@@ -2,6 +2,7 @@ package bolt
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"maps"
@@ -32,17 +33,26 @@ func (c *candidate) whole() bool {
 	return c.record.kind != recordInline || c.record.intact(c.key, c.body) == nil
 }
 
-// catalogRescue gathers what can be made out in a damaged catalog.
+// catalogRescue gathers what can be made out of one state of a damaged catalog.
 type catalogRescue struct {
+	tx     uint64 // the transaction that made the state
 	ours   bool
 	items  map[string][]*candidate
 	pieces map[string][][]byte // everything that was found under a key: at most one is right
 	sums   []foundSummary
 	broken int // records of the newest state that could not be read
+
+	chosen map[string]*candidate
+	last   storage.Revision // the greatest one known
+	proven bool             // chosen is all that the state had
+	report findings
 }
 
+// foundSummary is a summary and the page that it was on, which is the root of its transaction: the buckets of a catalog
+// fit in one page.
 type foundSummary struct {
 	summary
+	page   pageID
 	origin origin
 }
 
@@ -58,15 +68,12 @@ func salvageCatalog(path string, fo fileOptions, why error) (Damage, error) {
 		return fail(err)
 	}
 	defer d.close() // only read
-	r := catalogRescue{items: make(map[string][]*candidate), pieces: make(map[string][][]byte)}
-	scan(d.p, r.see)
-	scanDeep(d.p, r.see)
+	r := rescueCatalog(d.p)
 	if !r.ours {
 		return fail(fmt.Errorf("%w of this program: nothing in it is ours; move it away", errNotBolt))
 	}
-	chosen, last, report := r.choose()
-	items := r.values(chosen, &report)
-	f, err := buildFile(path+tempSuffix, fo, func(f *file) error { return storeItems(f, items, last+revisionJump) })
+	items := r.values()
+	f, err := buildFile(path+tempSuffix, fo, func(f *file) error { return storeItems(f, items, r.last+revisionJump) })
 	if err != nil {
 		return fail(err)
 	}
@@ -75,7 +82,38 @@ func salvageCatalog(path string, fo fileOptions, why error) (Damage, error) {
 		return fail(err)
 	}
 	return Damage{File: path, What: why.Error(), Action: fmt.Sprintf("%d items were put into a new file (%s); the damaged one is kept as %s",
-		len(items), &report, filepath.Base(aside))}, nil
+		len(items), &r.report, filepath.Base(aside))}, nil
+}
+
+// rescueCatalog chooses the state that is rescued: the one that the meta page names. If one meta page is damaged it may
+// have been the newer one; then the state after that is better, if it can be proven to be whole. If both are, the newest
+// state of which a root page is left is the best that can be had.
+func rescueCatalog(p *pages) *catalogRescue {
+	named, doubtful := p.meta, len(p.notes) > 0
+	r := gatherCatalog(p)
+	slices.SortFunc(r.sums, func(a, b foundSummary) int { return cmp.Compare(b.tx, a.tx) })
+	for _, s := range r.sums {
+		if named.high != 0 && !(doubtful && s.tx == named.txid+1) {
+			continue
+		}
+		p.meta = meta{root: s.page, high: pageID(p.size / pageSize), txid: s.tx}
+		if later := gatherCatalog(p); later.choose() || named.high == 0 {
+			return later
+		}
+	}
+	r.choose()
+	return r
+}
+
+// gatherCatalog reads all that can be read, from the point of view of the state that p.meta names.
+func gatherCatalog(p *pages) *catalogRescue {
+	r := &catalogRescue{
+		tx: p.meta.txid, items: make(map[string][]*candidate), pieces: make(map[string][][]byte),
+		chosen: make(map[string]*candidate),
+	}
+	scan(p, r.see)
+	scanDeep(p, r.see)
+	return r
 }
 
 // see takes in an element. In which bucket it was is not known, so it is tried as everything that it may be.
@@ -87,7 +125,7 @@ func (r *catalogRescue) see(e element) {
 	if string(e.key) == summaryKey {
 		if s, ok := repair(e.value, func(b []byte) bool { _, err := decodeSummary(b); return err == nil }); ok {
 			sum, _ := decodeSummary(s)
-			r.sums, r.ours = append(r.sums, foundSummary{sum, e.origin}), true
+			r.sums, r.ours = append(r.sums, foundSummary{sum, e.page, e.origin}), true
 			return
 		}
 	}
@@ -175,64 +213,52 @@ func (r *catalogRescue) note(c *candidate) {
 	r.items[c.key] = append(r.items[c.key], c)
 }
 
-// choose returns the records of the newest state as far as they can be had, and the greatest revision known.
-func (r *catalogRescue) choose() (map[string]*candidate, storage.Revision, findings) {
-	var report findings
-	chosen := make(map[string]*candidate)
-	var last storage.Revision
+// choose finds the records of the state as far as they can be had. It reports whether these are all.
+func (r *catalogRescue) choose() bool {
 	loose := make(map[pageID][]*candidate) // stale ones that nothing newer replaces, by page
 	for key, all := range r.items {
 		for _, c := range all {
-			last = max(last, c.record.revision)
-			if c.origin < stale && (chosen[key] == nil || chosen[key].record.revision < c.record.revision) {
-				chosen[key] = c
+			r.last = max(r.last, c.record.revision)
+			if c.origin < stale && (r.chosen[key] == nil || r.chosen[key].record.revision < c.record.revision) {
+				r.chosen[key] = c
 			}
 		}
-		if chosen[key] == nil {
-			c := slices.MaxFunc(all, func(a, b *candidate) int { return int(int64(a.record.revision - b.record.revision)) })
+		if r.chosen[key] == nil {
+			c := slices.MaxFunc(all, func(a, b *candidate) int { return cmp.Compare(a.record.revision, b.record.revision) })
 			for _, id := range c.pages {
 				loose[id] = append(loose[id], c)
 			}
 		}
 	}
-	want, ok := r.newestSummary()
-	if !ok {
-		report.add("the summary is gone, so nobody can say whether items are missing")
-		return chosen, last, report
+	i := slices.IndexFunc(r.sums, func(s foundSummary) bool { return s.tx == r.tx })
+	if i < 0 { // the state may have another one if a foreign program wrote to the file
+		i = slices.IndexFunc(r.sums, func(s foundSummary) bool { return s.origin == inTree })
 	}
-	last = max(last, want.last)
-	if r.prove(chosen, &want.summary, loose) {
-		report.add("none is missing")
-		return chosen, last, report
+	if i < 0 {
+		r.report.add("the summary is gone, so nobody can say whether items are missing%s", suspects(loose))
+		return false
 	}
-	if missing := int64(want.count) - int64(len(chosen)); missing > 0 {
-		report.add("%d are missing%s", missing, suspects(loose))
+	want := &r.sums[i].summary
+	r.last = max(r.last, want.last)
+	if r.proven = r.prove(want, loose); r.proven {
+		r.report.add("none is missing")
+		return true
+	}
+	if missing := int64(want.count) - int64(len(r.chosen)); missing > 0 {
+		r.report.add("%d are missing%s", missing, suspects(loose))
 	} else {
-		report.add("%d were expected", want.count)
+		r.report.add("%d were expected", want.count)
 	}
 	if r.broken > 0 {
-		report.add("%d records could not be read", r.broken)
+		r.report.add("%d records could not be read", r.broken)
 	}
-	return chosen, last, report
-}
-
-// newestSummary prefers what belongs to the newest state.
-func (r *catalogRescue) newestSummary() (foundSummary, bool) {
-	if len(r.sums) == 0 {
-		return foundSummary{}, false
-	}
-	return slices.MinFunc(r.sums, func(a, b foundSummary) int {
-		if a.origin != b.origin {
-			return int(a.origin) - int(b.origin)
-		}
-		return int(int64(b.tx - a.tx))
-	}), true
+	return false
 }
 
 // prove completes chosen with stale records, of one page or of all, if the summary shows that this is the newest state.
-func (r *catalogRescue) prove(chosen map[string]*candidate, want *summary, loose map[pageID][]*candidate) bool {
+func (r *catalogRescue) prove(want *summary, loose map[pageID][]*candidate) bool {
 	var have summary
-	for _, c := range chosen {
+	for _, c := range r.chosen {
 		have.add(&c.record)
 	}
 	if have.same(want) {
@@ -248,7 +274,7 @@ func (r *catalogRescue) prove(chosen map[string]*candidate, want *summary, loose
 			return false
 		}
 		for _, c := range set {
-			chosen[c.key] = c
+			r.chosen[c.key] = c
 		}
 		return true
 	}
@@ -296,16 +322,16 @@ type rescuedItem struct {
 }
 
 // values puts the values to the chosen records. Where a value is gone a record stays that says so.
-func (r *catalogRescue) values(chosen map[string]*candidate, report *findings) []rescuedItem {
-	items := make([]rescuedItem, 0, len(chosen))
-	for key, c := range chosen {
+func (r *catalogRescue) values() []rescuedItem {
+	items := make([]rescuedItem, 0, len(r.chosen))
+	for key, c := range r.chosen {
 		item := rescuedItem{key: key, record: c.record, value: c.body}
 		if c.record.kind == recordPieces {
 			item.value = r.assemble(c)
 		}
 		if err := item.record.intact(key, item.value); err != nil {
 			if item.record.kind != recordLost {
-				report.add("%v", err)
+				r.report.add("%v", err)
 			}
 			item.record, item.value = item.record.lost(key), nil
 		}

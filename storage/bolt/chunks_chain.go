@@ -2,6 +2,7 @@ package bolt
 
 import (
 	"encoding/binary"
+	"maps"
 	"slices"
 
 	"telemetryhub/storage"
@@ -10,8 +11,14 @@ import (
 // chain returns the directories of the newest state, the first one first. The last one is told by the tail, each other
 // by the one behind it. What is lost is listed as lost.
 func (r *sliceRescue) chain() []numberedDirectory {
+	want, known := r.end()
+	r.old = !known && want.count == 0 // what belongs to the newest state cannot be told at all
+	if r.old {
+		want = r.lastDirectory()
+	}
 	var chain []numberedDirectory
-	for want := r.end(); want.count > 0; {
+	end := want
+	for want.count > 0 {
 		d, found := r.find(want)
 		if !found {
 			d = r.rebuild(want)
@@ -20,32 +27,60 @@ func (r *sliceRescue) chain() []numberedDirectory {
 		want = tail{count: d.place, flush: d.prev, check: d.prevCheck}
 	}
 	slices.Reverse(chain)
+	if !known {
+		r.report.add("the tail is gone, so nobody can say whether flushes are missing at the end")
+		chain = r.withoutTail(chain, end)
+	}
 	return chain
 }
 
-// end returns what the tail of the newest state says, or what it would say by the last directory.
-func (r *sliceRescue) end() tail {
-	best, of := tail{}, stale+1
+// end returns what the tail of the newest state says: the state that the meta page names, or the one after it if the
+// other meta page is damaged and may have named that, or the newest of which a tail is left if both are. If there is no
+// such tail it returns what it would say by the last directory of the state, and false.
+func (r *sliceRescue) end() (tail, bool) {
+	var best tail
 	for _, t := range r.tails {
-		if t.origin < of || t.origin == of && t.tx > best.tx {
-			best, of = t.tail, t.origin
+		if t.tx > best.tx && (!r.named || t.tx <= r.tx || r.doubtful && t.tx == r.tx+1) {
+			best = t
 		}
 	}
-	if of < stale {
-		return best
+	if best.tx != 0 && (!r.named || best.tx >= r.tx) {
+		return best, true
 	}
-	// The tail is an old one or there is none. The newest state may have more.
-	if of > stale {
-		r.report.add("the tail is gone, so nobody can say whether flushes are missing at the end")
-	}
+	return r.lastDirectory(), false
+}
+
+// lastDirectory returns what the tail would say if the directory with the last place were the last flush.
+func (r *sliceRescue) lastDirectory() tail {
+	var best tail
 	for num, all := range r.dirs {
 		for _, d := range all {
-			if d.origin < stale && d.place >= best.count {
+			if (r.old || d.origin < stale) && d.place >= best.count {
 				best = tail{count: d.place + 1, flush: num, check: d.check}
 			}
 		}
 	}
 	return best
+}
+
+// withoutTail adds the flushes behind the chain of which blocks are left, and lists the unknown rest as lost.
+func (r *sliceRescue) withoutTail(chain []numberedDirectory, end tail) []numberedDirectory {
+	more := make(map[uint64]bool)
+	for k := range r.parts {
+		if num := binary.BigEndian.Uint64([]byte(k)); end.count == 0 || num > end.flush {
+			more[num] = true
+		}
+	}
+	for _, num := range slices.Sorted(maps.Keys(more)) {
+		if entries := r.entries(num, r.old); len(entries) > 0 {
+			chain = append(chain, numberedDirectory{num, directory{kind: directoryKept, entries: entries}})
+		}
+	}
+	if len(chain) == 0 {
+		return []numberedDirectory{{0, directory{kind: directoryLost, lost: 1}}}
+	}
+	chain[len(chain)-1].lost++
+	return chain
 }
 
 // find returns the directory that is meant. Its checksum proves that it is the right one, wherever it was found.
@@ -75,15 +110,10 @@ func (r *sliceRescue) rebuild(want tail) directory {
 	if missing > 0 {
 		r.report.add("%d flushes before flush %d are lost", missing, want.flush)
 	}
-	d.entries, d.lost = r.entries(want.flush, false), uint32(min(missing, 1<<32-2))
+	d.entries, d.lost = r.entries(want.flush, r.old), uint32(min(missing, 1<<31))
 	if len(d.entries) == 0 {
 		r.report.add("flush %d is lost", want.flush)
 		d.kind, d.lost = directoryLost, d.lost+1
-	}
-	for i, e := range d.entries {
-		if e.size&lostBit != 0 {
-			r.report.add("block %d of flush %d is lost", i, want.flush)
-		}
 	}
 	return d
 }
@@ -92,7 +122,7 @@ func (r *sliceRescue) rebuild(want tail) directory {
 func (r *sliceRescue) before(want tail) (num uint64, d foundDirectory, ok bool) {
 	for n, all := range r.dirs {
 		for _, c := range all {
-			if n < want.flush && c.origin < stale && c.place+1 < want.count && (!ok || n > num) {
+			if n < want.flush && (r.old || c.origin < stale) && c.place+1 < want.count && (!ok || n > num) {
 				num, d, ok = n, c, true
 			}
 		}

@@ -2,6 +2,7 @@ package bolt
 
 import (
 	"encoding/binary"
+	"fmt"
 	"hash/crc32"
 
 	"telemetryhub/storage"
@@ -83,9 +84,7 @@ func flushKey(flush uint64) []byte { return binary.BigEndian.AppendUint64(nil, f
 // The kinds of directory. They are stored: never renumber them.
 const (
 	directoryKept = 1
-	// directoryLost stands for flushes that could not be rescued: the one under whose number it is, and perhaps others
-	// before it whose numbers are not known.
-	directoryLost = 2
+	directoryLost = 2 // the flush was damaged and nothing of it could be rescued
 )
 
 // directory lists the blocks of one flush.
@@ -96,7 +95,8 @@ type directory struct {
 	place     uint64
 	prev      uint64
 	prevCheck uint32
-	// lost is the number of flushes that a directoryLost stands for.
+	// lost is the number of flushes that are lost: this one, if it is a directoryLost, and others beside it whose numbers
+	// are not known.
 	lost    uint32
 	entries []blockEntry
 	check   uint32 // CRC32C of slice, flush and all the above
@@ -179,7 +179,7 @@ func decodeTail(slice storage.Slice, b []byte) (tail, error) {
 		return tail{}, corruptf("the tail fails its checksum")
 	}
 	if got := storage.Slice(int32(binary.BigEndian.Uint32(b[1:]))); got != slice {
-		return tail{}, corruptf("the file is of slice %d, not of slice %d", got, slice)
+		return tail{}, fmt.Errorf("%w of slice %d: it is slice %d, under a wrong name", errNotBolt, slice, got)
 	}
 	return tail{
 		tx:    binary.BigEndian.Uint64(b[5:]),

@@ -231,6 +231,9 @@ func (w *flushes) end() error {
 
 // audit checks all directories and the tail.
 func (s *sliceView) audit() error {
+	if _, err := s.tail(); err != nil {
+		return err
+	}
 	w := s.flushesAfter(nil)
 	for w.next() {
 	}

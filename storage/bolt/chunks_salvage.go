@@ -15,11 +15,17 @@ import (
 // sliceRescue gathers what can be made out in a damaged slice file.
 type sliceRescue struct {
 	slice  storage.Slice
-	ours   bool
 	parts  map[string][]foundPart // by key: at most one is right
 	dirs   map[uint64][]foundDirectory
-	tails  []foundTail
+	tails  []tail
 	report findings
+
+	// What the meta pages say: whether one is left, its transaction, and whether it is doubtful that this is the newest.
+	named    bool
+	tx       uint64
+	doubtful bool
+	// old lets what may be of an earlier state be taken too, because nothing else is left.
+	old bool
 }
 
 type foundPart struct {
@@ -32,16 +38,12 @@ type foundDirectory struct {
 	origin origin
 }
 
-type foundTail struct {
-	tail
-	origin origin
-}
-
 // salvageSlice replaces a damaged slice file by a new one with every block that can be proven right, and tells what
 // happened. The damaged file is kept under another name. If it fails nothing was changed.
 //
 // What belongs to the newest state is told by the tail, the chain of directories that begins there, and the checksums
-// that they hold. What is gone stays listed as lost, so that it is never taken for something that was not there.
+// that they hold. What is gone stays listed as lost, so that it is never taken for something that was not there. A file of
+// which nothing is left becomes an empty slice that says so, because the hub must be able to write on.
 func salvageSlice(path string, slice storage.Slice, fo fileOptions, why error) (Damage, error) {
 	fail := func(err error) (Damage, error) { return Damage{}, fmt.Errorf("rescue %s: %w", path, err) }
 	d, err := openDamaged(path)
@@ -50,11 +52,9 @@ func salvageSlice(path string, slice storage.Slice, fo fileOptions, why error) (
 	}
 	defer d.close() // only read
 	r := sliceRescue{slice: slice, parts: make(map[string][]foundPart), dirs: make(map[uint64][]foundDirectory)}
+	r.named, r.tx, r.doubtful = d.p.meta.high != 0, d.p.meta.txid, len(d.p.notes) > 0
 	scan(d.p, r.see)
 	scanDeep(d.p, r.see)
-	if !r.ours {
-		return fail(fmt.Errorf("%w of slice %d: nothing in it is ours; move it away", errNotBolt, slice))
-	}
 	chain := r.chain()
 	kept := 0
 	f, err := buildFile(path+tempSuffix, fo, func(f *file) (err error) {
@@ -78,13 +78,11 @@ func salvageSlice(path string, slice storage.Slice, fo fileOptions, why error) (
 // see takes in an element. In which bucket it was is not known, so it is tried as everything that it may be.
 func (r *sliceRescue) see(e element) {
 	switch {
-	case isHeader(e.value, sliceFormat):
-		r.ours = true
 	case string(e.key) == tailKey:
 		right := func(b []byte) bool { _, err := decodeTail(r.slice, b); return err == nil }
 		if b, ok := repair(e.value, right); ok {
 			t, _ := decodeTail(r.slice, b)
-			r.tails, r.ours = append(r.tails, foundTail{t, e.origin}), true
+			r.tails = append(r.tails, t)
 		}
 	case len(e.key) == 8:
 		r.seeDirectory(e)
@@ -99,7 +97,6 @@ func (r *sliceRescue) seeDirectory(e element) {
 	if err != nil {
 		return
 	}
-	r.ours = true
 	for i := range r.dirs[num] {
 		if old := &r.dirs[num][i]; old.check == d.check {
 			old.origin = min(old.origin, e.origin)
@@ -148,12 +145,9 @@ func (r *sliceRescue) store(f *file, chain []numberedDirectory) (kept int, err e
 func (r *sliceRescue) storeFlush(t *flushTx, d numberedDirectory) (kept, size int, err error) {
 	for i := range d.entries {
 		e := &d.entries[i]
-		if e.size&lostBit != 0 {
-			continue
-		}
 		key := storage.BlockKey{Flush: d.flush, Index: uint32(i)}
 		h, block, ok := r.block(key, func(h *blockHeader) bool { return h.size == e.size && h.sum == e.sum }, true)
-		if !ok {
+		if !ok { // also if it was lost before
 			e.size |= lostBit
 			r.report.add("block %d of flush %d is lost", i, d.flush)
 			continue

@@ -14,7 +14,7 @@ func scanDeep(p *pages, yield func(element)) {
 		if err != nil {
 			continue // scan has listed it
 		}
-		d := deepNode{id: id, b: b, yield: yield}
+		d := deepNode{id: id, base: int64(id) * pageSize, b: b, yield: yield}
 		listed := int(le.Uint16(b[10:]))
 		d.read(listed)
 		// The first key follows the table, so it tells too how many elements there are.
@@ -27,6 +27,7 @@ func scanDeep(p *pages, yield func(element)) {
 // deepNode is a page that may be a leaf.
 type deepNode struct {
 	id    pageID
+	base  int64 // of b in the file
 	b     []byte
 	yield func(element)
 }
@@ -48,7 +49,7 @@ func (d *deepNode) read(count int) {
 		}
 		if at == end && key > 0 && at+key+value == next && next <= int64(len(d.b)) {
 			if n.flags(i) == bucketElem && value > bucketValueSize+pageHeaderSize {
-				inline := deepNode{id: d.id, b: n.value(i)[bucketValueSize:], yield: d.yield}
+				inline := deepNode{id: d.id, base: d.base + at + key + bucketValueSize, b: n.value(i)[bucketValueSize:], yield: d.yield}
 				inline.read(int(le.Uint16(inline.b[10:])))
 			}
 			d.give(at, key, value)
@@ -95,7 +96,7 @@ func (d *deepNode) give(at, key, value int64) {
 	if at < 0 || key <= 0 || at+key+value > int64(len(d.b)) {
 		return
 	}
-	d.yield(element{origin: stale, page: d.id, key: d.b[at : at+key], value: d.b[at+key : at+key+value]})
+	d.yield(element{origin: stale, page: d.id, off: d.base + at + key, key: d.b[at : at+key], value: d.b[at+key : at+key+value]})
 }
 
 // joinVariants joins parts of which several were found in some places: it tries the first of each, and every exchange in
