@@ -117,7 +117,7 @@ func within(pkg string, patterns []string) bool {
 func room(pkg string) (string, bool) {
 	for p := pkg; p != "."; p = path.Dir(p) {
 		if _, ok := arrows[p]; ok {
-			return p, p == pkg || strings.HasPrefix(p, "cmd/") || strings.Contains(pkg, "/internal/") || strings.HasPrefix(p, "hub/access") || strings.HasPrefix(p, "device/agent") || strings.HasPrefix(p, "storage/")
+			return p, p == pkg || strings.Contains(p, "/") // the rooms of the second level may have chambers of their own
 		}
 	}
 	return "", false
