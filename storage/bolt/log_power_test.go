@@ -51,6 +51,7 @@ const childGroups = 48
 // appendChild appends groups, trims, and opens the log again in between. It says what it sends, what is acknowledged and
 // what it trims. On a full log it tries again; any other error ends it, after it has seen that the log takes no more.
 func appendChild(dir string) error {
+	fmt.Println("ready")
 	o := bolt.LogOptions{SegmentBytes: 100 << 10, FreeBytes: -1}
 	var l *bolt.Log
 	var err error
@@ -200,6 +201,9 @@ func TestLogSurvivesFailingCalls(t *testing.T) {
 					"-e", fmt.Sprintf("inject=%s:when=%d", fault, n), exe)
 				cmd.Env = append(os.Environ(), childVar+"=append", "CHILD_DIR="+dir, "GOMAXPROCS=1")
 				out, err := cmd.CombinedOutput()
+				if err != nil && !strings.Contains(string(out), "ready\n") {
+					continue // the call belonged to the loader or to the runtime
+				}
 				if err != nil {
 					t.Fatalf("child: %v\n%s", err, out)
 				}
@@ -214,8 +218,8 @@ func TestLogSurvivesFailingCalls(t *testing.T) {
 				if err := checkChild(t, dir, string(out)); err != nil {
 					t.Errorf("call %d fails: %v\n%s", n, err, out)
 				}
-				if n > 20 && flipCount(t) <= 500 {
-					step = 37
+				if n > 12 && flipCount(t) <= 500 {
+					step = 41
 				}
 			}
 		})

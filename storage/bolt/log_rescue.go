@@ -104,7 +104,7 @@ func rescueGroups(p *pages, first storage.Position, next link) segmentFindings {
 // findPieces returns where the pieces of each position are.
 func findPieces(p *pages, first storage.Position, ours *bool) map[storage.Position]map[int][]part {
 	found := make(map[storage.Position]map[int][]part)
-	scan(p, func(e element) {
+	see := func(e element) {
 		if isHeader(e.value, logFormat) {
 			*ours = true
 		}
@@ -116,7 +116,9 @@ func findPieces(p *pages, first storage.Position, ours *bool) map[storage.Positi
 			found[pos] = make(map[int][]part)
 		}
 		found[pos][piece] = append(found[pos][piece], part{e.origin, e.untold, e.off, len(e.value)})
-	})
+	}
+	scan(p, see)
+	scanDeep(p, see)
 	return found
 }
 
@@ -130,7 +132,7 @@ func sortedKeys[K cmp.Ordered, V any](m map[K]V) []K {
 }
 
 // maxTries limits how many ways to put a group together are tried.
-const maxTries = 64
+const maxTries = 1000
 
 // assemble puts a group together: of the pieces in use if they are intact, else of whatever copies are.
 func assemble(r io.ReaderAt, pos storage.Position, found map[int][]part) rescuedGroup {
@@ -140,12 +142,12 @@ func assemble(r io.ReaderAt, pos storage.Position, found map[int][]part) rescued
 		choices[i] = distinct(r, found[n])
 		best.parts = append(best.parts, choices[i][0])
 	}
-	pick := make([]int, len(choices))
-	for range maxTries {
+	tries := 0
+	ways(choices, func(pick []int) bool {
 		g := rescuedGroup{pos: pos, pieces: best.pieces}
 		for i, k := range pick {
-			g.parts = append(g.parts, choices[i][k])
 			p := choices[i][k]
+			g.parts = append(g.parts, p)
 			g.stale = g.stale || p.origin == stale
 			g.free = g.free || p.origin == stale && !p.untold
 		}
@@ -155,26 +157,38 @@ func assemble(r io.ReaderAt, pos storage.Position, found map[int][]part) rescued
 			} else if best.stale && g.sum != best.sum {
 				best.unsure = true
 			}
-			if !best.stale {
-				break
-			}
 		}
-		if !advance(pick, choices) {
-			break
-		}
-	}
+		tries++
+		return tries < maxTries && (!best.intact || best.stale)
+	})
 	return best
 }
 
-// advance moves on to the next combination.
-func advance(pick []int, choices [][]part) bool {
+// ways calls try with choices, until it returns false: the first of everything, then all that differ from that in one
+// place, as one wrong bit spoils one piece, then the rest.
+func ways(choices [][]part, try func(pick []int) bool) {
+	pick := make([]int, len(choices))
+	if !try(pick) {
+		return
+	}
 	for i := range pick {
-		if pick[i]++; pick[i] < len(choices[i]) {
-			return true
+		for pick[i] = 1; pick[i] < len(choices[i]); pick[i]++ {
+			if !try(pick) {
+				return
+			}
 		}
 		pick[i] = 0
 	}
-	return false
+	for i := 0; i < len(pick); {
+		if pick[i]++; pick[i] < len(choices[i]) {
+			if i = 0; !try(pick) {
+				return
+			}
+			continue
+		}
+		pick[i] = 0
+		i++
+	}
 }
 
 // distinct orders copies by origin and leaves out those with the same bytes as one before.
