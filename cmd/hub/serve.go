@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"os/signal"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -48,7 +50,11 @@ func newServe(w world) *cobra.Command {
 
 // serve runs the hub until ctx ends. It acquires from top to bottom, and releases in reverse.
 func serve(ctx context.Context, s *serveSettings, w world) (err error) {
-	log := s.logger(w.err)
+	// A pipe whose reader is gone must not kill the hub: it goes on without a log.
+	signal.Ignore(syscall.SIGPIPE)
+	lines := startWriter(w.err)
+	defer lines.stop()
+	log := s.logger(lines)
 	defer func() {
 		if err != nil {
 			log.Error("the hub stops", "err", err)
@@ -88,7 +94,7 @@ func serve(ctx context.Context, s *serveSettings, w world) (err error) {
 	}
 	web.Mount(devices, viewers)
 	if err := announce(ctx, w.out, s, bound, people); err != nil {
-		return err
+		log.Warn("the addresses could not be printed", "err", err)
 	}
 
 	g, ctx := errgroup.WithContext(ctx)

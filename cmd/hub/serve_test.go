@@ -450,6 +450,40 @@ func TestTheSecondSignalEndsTheProcessAtOnce(t *testing.T) {
 	}
 }
 
+func TestAHubWhoseOutputIsGoneGoesOn(t *testing.T) {
+	dir := t.TempDir()
+	cmd := exec.CommandContext(t.Context(), os.Args[0], "serve", "--data", dir, "--http", "127.0.0.1:0", "--log-level", "debug")
+	cmd.Env = append(os.Environ(), "HUB_TEST_MAIN=1")
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd.Stdout, cmd.Stderr = w, w
+	r.Close() // nobody will ever read
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	w.Close()
+	p := &process{t: t, dir: dir}
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for range 1000 {
+		if _, err = os.Stat(filepath.Join(dir, socketName)); err == nil {
+			break
+		}
+		<-tick.C
+	}
+	for range 20 { // each is a line of the log
+		p.hub(0, "status")
+	}
+	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Wait(); err != nil {
+		t.Errorf("the hub ended with %v", err)
+	}
+}
+
 func TestExitCodesFollowFromErrors(t *testing.T) {
 	for _, c := range []struct {
 		err  error

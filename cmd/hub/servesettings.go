@@ -203,9 +203,9 @@ func (s *serveSettings) setLog(level, format string) error {
 func (s *serveSettings) logger(w io.Writer) *slog.Logger {
 	o := &slog.HandlerOptions{Level: s.level}
 	if s.logJSON {
-		return slog.New(slog.NewJSONHandler(w, o))
+		return slog.New(newCalmHandler(slog.NewJSONHandler(w, o)))
 	}
-	return slog.New(slog.NewTextHandler(w, o))
+	return slog.New(newCalmHandler(slog.NewTextHandler(w, o)))
 }
 
 // address is something to listen at.

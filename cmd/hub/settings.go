@@ -14,11 +14,14 @@ import (
 // notInFile are flags that a configuration file cannot set.
 var notInFile = map[string]bool{"config": true, "help": true, "output": true, "version": true}
 
+// everywhere are the flags that all commands have.
+var everywhere = map[string]bool{"data": true, "output": true}
+
 // envName is the environment variable that stands for a flag.
 func envName(flag string) string { return "HUB_" + strings.ToUpper(strings.ReplaceAll(flag, "-", "_")) }
 
-// resolve completes the flags of a command that were not given: by the environment, else by the configuration file, else
-// they keep their defaults. So flags are the only table of settings.
+// resolve completes the flags of hub serve that were not given: by the environment, else by the configuration file, else they
+// keep their defaults. So flags are the only table of settings. Of other commands only the flags that all have are completed.
 func resolve(c *cobra.Command, w world) error {
 	flags := c.Flags()
 	given := map[string]bool{}
@@ -26,7 +29,7 @@ func resolve(c *cobra.Command, w world) error {
 	var err error
 	flags.VisitAll(func(f *pflag.Flag) {
 		v, ok := w.env(envName(f.Name))
-		if err != nil || given[f.Name] || !ok || f.Name == "help" {
+		if err != nil || given[f.Name] || !ok || f.Name == "help" || flags.Lookup("config") == nil && !everywhere[f.Name] {
 			return
 		}
 		given[f.Name] = true

@@ -117,7 +117,8 @@ func New(o Options) (*API, error) {
 	a.router = newRouter(a.guard)
 	a.huma = newDocument(a.router, o.Version, o.Access.CookieName(true))
 	a.routes()
-	return a, a.describe()
+	a.describe()
+	return a, nil
 }
 
 // Mount adds the sockets: handlers of GET /device/v1 and GET /api/v1/live. They upgrade, so they ask for identity and Origin

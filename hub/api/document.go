@@ -3,8 +3,8 @@ package api
 import (
 	"context"
 	"encoding/json"
-	"fmt"
 	"net/http"
+	"sync"
 
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/danielgtaylor/huma/v2/adapters/humago"
@@ -55,8 +55,9 @@ func register[I, O any](a *API, op huma.Operation, handler func(context.Context,
 	})
 }
 
-// describe adds the routes that have no Go types to the document, and serves the document as it is then.
-func (a *API) describe() error {
+// describe adds the routes that have no Go types to the document, and serves it. It is encoded when somebody first asks: that
+// takes as long as all the rest of a start.
+func (a *API) describe() {
 	doc := a.huma.OpenAPI()
 	for _, op := range undescribed() {
 		if need := rules[op.Method+" "+op.Path]; !need.open {
@@ -64,22 +65,20 @@ func (a *API) describe() error {
 		}
 		doc.AddOperation(op)
 	}
-	asJSON, err := json.MarshalIndent(doc, "", "  ")
-	if err != nil {
-		return fmt.Errorf("encode the OpenAPI document: %w", err)
-	}
-	asYAML, err := doc.YAML()
-	if err != nil {
-		return fmt.Errorf("encode the OpenAPI document: %w", err)
-	}
-	a.router.HandleFunc("GET /api/openapi.json", fixed("application/vnd.oai.openapi+json; charset=utf-8", asJSON))
-	a.router.HandleFunc("GET /api/openapi.yaml", fixed("application/vnd.oai.openapi; charset=utf-8", asYAML))
-	return nil
+	asJSON := func() ([]byte, error) { return json.MarshalIndent(doc, "", "  ") }
+	a.router.HandleFunc("GET /api/openapi.json", a.fixed("application/vnd.oai.openapi+json; charset=utf-8", asJSON))
+	a.router.HandleFunc("GET /api/openapi.yaml", a.fixed("application/vnd.oai.openapi; charset=utf-8", doc.YAML))
 }
 
 // fixed answers with what does not change while the hub runs.
-func fixed(contentType string, body []byte) http.HandlerFunc {
-	return func(w http.ResponseWriter, _ *http.Request) {
+func (a *API) fixed(contentType string, encode func() ([]byte, error)) http.HandlerFunc {
+	encode = sync.OnceValues(encode)
+	return func(w http.ResponseWriter, r *http.Request) {
+		body, err := encode()
+		if err != nil {
+			writeProblem(w, a.outward(r.Context(), err))
+			return
+		}
 		w.Header().Set("Content-Type", contentType)
 		_, _ = w.Write(body) // the client has gone: nobody is left to be told
 	}

@@ -67,7 +67,10 @@ func (a *API) readings(ctx context.Context, in *readingsInput) (*huma.StreamResp
 			"Name a metric, as metric=temperature; format=csv and format=ndjson give all metrics at once.")
 	}
 	return &huma.StreamResponse{Body: func(hc huma.Context) {
-		_, w := humago.Unwrap(hc)
+		r, w := humago.Unwrap(hc)
+		if r.Method == http.MethodHead {
+			return // the length is known only once all has been read
+		}
 		s := newStream(ctx, w, a.WriteTimeout)
 		switch in.Format {
 		case "csv":
