@@ -35,10 +35,10 @@ func makeTable(n int) table {
 	t := table{want: map[string][]row{}}
 	for i := range n {
 		id := fmt.Sprintf("room-%d", i%3)
-		at := int64(1_458_031_648_545 + i*250)
+		at := int64(1_458_031_648_545) + int64(i)*250
 		switch {
 		case i%50 >= 47:
-			at = int64(1_458_031_648_545 + (i-i%50)*250) // three rows of one time, in the past
+			at = int64(1_458_031_648_545) + int64(i-i%50)*250 // three rows of one time, in the past
 		case i%97 == 0:
 			at -= 4000
 		}

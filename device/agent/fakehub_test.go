@@ -25,7 +25,6 @@ type fakeHub struct {
 	current *hubSession
 	dials   int
 	broken  []string // rules that the agent broke
-	bye     []byte
 
 	// Faults. Each may be nil.
 	refuse  func(dial int) error      // instead of a connection

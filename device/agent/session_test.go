@@ -138,7 +138,6 @@ func TestSilentHubIsLeftAfterTwoAndAHalfPings(t *testing.T) {
 		r := start(t, memory(t), h.dial, quick)
 		r.add(t, 1, 1)
 		r.wait(t)
-		begin := time.Now()
 		for range 10 { // pings keep it alive
 			time.Sleep(25 * time.Second)
 			h.push(nil)
@@ -146,7 +145,7 @@ func TestSilentHubIsLeftAfterTwoAndAHalfPings(t *testing.T) {
 		if n := h.dialed(); n != 1 {
 			t.Fatalf("%d connections although the hub pinged", n)
 		}
-		begin = time.Now()
+		begin := time.Now()
 		<-h.current.pipe.cut
 		if d := time.Since(begin); d != 62500*time.Millisecond {
 			t.Errorf("left after %v, want 62.5 s", d)
