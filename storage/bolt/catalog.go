@@ -98,13 +98,17 @@ func openCatalogFile(path string, fo fileOptions) (*file, summary, error) {
 	return f, sum, nil
 }
 
-// createFile makes a file with contents and gives it its name.
+// createFile makes a file with contents and gives it its name. storage.ErrUnknown means that the file is there, but
+// perhaps not for ever.
 func createFile(path string, fo fileOptions, fill func(f *file) error) (*file, error) {
 	f, err := buildFile(path+tempSuffix, fo, fill)
 	if err != nil {
 		return nil, fmt.Errorf("create %s: %w", path, err)
 	}
 	if err := f.publish(path); err != nil {
+		if f.path == path {
+			err = fmt.Errorf("%w: %w", storage.ErrUnknown, err)
+		}
 		return nil, errors.Join(fmt.Errorf("create %s: %w", path, err), f.close())
 	}
 	return f, nil

@@ -284,7 +284,12 @@ func (c *Chunks) Drop(ctx context.Context, slice storage.Slice) error {
 		delete(c.sizes, slice)
 		delete(c.verified, slice)
 		c.mu.Unlock()
-		return openError(syncDir(c.dir))
+		if err := syncDir(c.dir); err != nil {
+			err = fmt.Errorf("%w: %w", storage.ErrUnknown, err)
+			c.latch.stop(err)
+			return err
+		}
+		return nil
 	})
 	if err != nil {
 		return fmt.Errorf("drop slice %d: %w", slice, err)

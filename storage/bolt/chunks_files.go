@@ -110,6 +110,9 @@ func (c *Chunks) opened(h *sliceFile, forWriting, exists bool, create func(f *fi
 	close(h.ready)
 	if h.err != nil {
 		err := h.err
+		if errors.Is(err, storage.ErrUnknown) {
+			c.latch.stop(err)
+		}
 		c.release(h)
 		return nil, err
 	}

@@ -23,6 +23,7 @@ const childVar = "STORAGE_CHILD"
 // children are what test binaries can do as children, in the folder that CHILD_DIR names.
 var children = map[string]func(dir string) error{
 	"append": appendChild,
+	"stores": storesChild,
 }
 
 func TestMain(m *testing.M) {
