@@ -80,7 +80,7 @@ func (s *stream) fail(f *fault) {
 		return
 	}
 	if s.err == nil {
-		s.send()
+		s.flush() // what net/http still holds would be lost with the connection
 	}
 	panic(http.ErrAbortHandler)
 }
