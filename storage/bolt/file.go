@@ -3,6 +3,7 @@ package bolt
 import (
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"runtime/debug"
 	"strconv"
@@ -192,7 +193,7 @@ func openBolt(f *os.File, path string, opts fileOptions) (out *file, err error) 
 		FreelistType:    bolt.FreelistMapType,
 		PageSize:        pageSize,
 		InitialMmapSize: opts.mapBytes,
-		MaxSize:         int(opts.maxBytes),
+		MaxSize:         int(min(opts.maxBytes, math.MaxInt)),
 		NoStatistics:    true,
 		OpenFile:        func(string, int, os.FileMode) (*os.File, error) { return f, nil },
 	})

@@ -7,26 +7,9 @@ import (
 	"path/filepath"
 	"testing"
 
-	"golang.org/x/sys/unix"
-
 	"telemetryhub/storage"
 	"telemetryhub/storage/bolt"
 )
-
-// smallDisk mounts a file system of its own with room for size bytes.
-func smallDisk(t *testing.T, size int) string {
-	t.Helper()
-	dir := t.TempDir()
-	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, fmt.Sprintf("size=%d", size)); err != nil {
-		t.Skipf("a small disk needs root and the right to mount: %v", err)
-	}
-	t.Cleanup(func() {
-		if err := unix.Unmount(dir, unix.MNT_DETACH); err != nil {
-			t.Errorf("unmount %s: %v", dir, err)
-		}
-	})
-	return dir
-}
 
 // fillUp appends groups until the log says that it is full.
 func fillUp(t *testing.T, l *bolt.Log, m *logImage) {
@@ -45,13 +28,6 @@ func fillUp(t *testing.T, l *bolt.Log, m *logImage) {
 			t.Fatal(err)
 		}
 		m.groups[p], m.last = group, p
-	}
-}
-
-func wantAll(t *testing.T, l *bolt.Log, m *logImage) {
-	t.Helper()
-	if lost, err := m.examine(t, l); err != nil || lost > 0 {
-		t.Fatalf("%d groups lost, %v", lost, err)
 	}
 }
 

@@ -138,6 +138,13 @@ func (m *logImage) examine(t testing.TB, l *bolt.Log) (lost int, err error) {
 	return lost, nil
 }
 
+func wantAll(t *testing.T, l *bolt.Log, m *logImage) {
+	t.Helper()
+	if lost, err := m.examine(t, l); err != nil || lost > 0 {
+		t.Fatalf("%d groups lost, %v", lost, err)
+	}
+}
+
 // try opens a damaged log, reads it, appends to it, and opens it again.
 func (m *logImage) try(t testing.TB, dir string) (outcome string, err error) {
 	t.Helper()

@@ -76,9 +76,6 @@ func openGroup(b []byte, pos storage.Position) (h groupHeader, err error) {
 	return h, nil
 }
 
-// logPieces returns how many pieces a group of n bytes has.
-func logPieces(n int) int { return (n + groupHeaderSize + logPieceSize - 1) / logPieceSize }
-
 // logKey writes the key of a piece.
 func logKey(b *[logKeySize]byte, pos storage.Position, piece int) []byte {
 	binary.BigEndian.PutUint64(b[:], uint64(pos))

@@ -7,7 +7,6 @@ import (
 	"path/filepath"
 	"strconv"
 
-	bolt "go.etcd.io/bbolt"
 	"golang.org/x/sys/unix"
 
 	"telemetryhub/storage"
@@ -123,105 +122,8 @@ func copyFile(from, to string) error {
 	return syncDir(filepath.Dir(to))
 }
 
-// picker tells what is worth rescuing. Only elements that carry a proof of their own, a checksum over key and value,
-// may be accepted.
-type picker interface {
-	// place returns the bucket that an element belongs to, and false if it is not an intact record. The header is not
-	// asked about.
-	place(e element) (bucket string, ok bool)
-	// newer reports whether b is to replace a, where both are intact records with the same key of the same bucket.
-	newer(a, b element) bool
-}
-
-// rescued is what salvageFile found.
-type rescued struct {
-	Damage
-	kept int
-}
-
-// salvageFile writes every intact record of a damaged file into a new one, which takes its place; the damaged one is
-// kept aside, unchanged. why is what openFile said. It fails, and changes nothing, if nothing in the file is ours.
-// It holds the records in memory while it runs.
-func salvageFile(path string, opts fileOptions, why error, pick picker) (rescued, error) {
-	d, err := openDamaged(path)
-	if err != nil {
-		return rescued{}, fmt.Errorf("rescue %s: %w", path, err)
-	}
-	defer d.close() // only read
-	found, ours := collect(d.p, opts.format, pick)
-	if !ours {
-		return rescued{}, fmt.Errorf("rescue %s: %w of this program: nothing in it is ours; move it away", path, errNotBolt)
-	}
-	opts.create, opts.readOnly = true, false
-	f, err := buildFile(path+tempSuffix, opts, func(f *file) error { return f.putAll(found) })
-	if err != nil {
-		return rescued{}, fmt.Errorf("rescue %s: %w", path, err)
-	}
-	aside, err := d.swapIn(f)
-	if err = errors.Join(err, f.close()); err != nil {
-		return rescued{}, fmt.Errorf("rescue %s: %w", path, err)
-	}
-	r := rescued{kept: len(found), Damage: Damage{File: path, What: why.Error()}}
-	r.Action = fmt.Sprintf("%d intact records were put into a new file, the damaged one is kept as %s", r.kept, filepath.Base(aside))
-	return r, nil
-}
-
-// slot is the place of a record.
-type slot struct{ bucket, key string }
-
-// collect finds the intact records. ours tells whether anything in the file has a checksum of ours.
-func collect(p *pages, format string, pick picker) (found map[slot]element, ours bool) {
-	found = make(map[slot]element)
-	scan(p, func(e element) {
-		if isHeader(e.value, format) {
-			ours = true
-			return
-		}
-		bucket, ok := pick.place(e)
-		if !ok {
-			return
-		}
-		ours = true
-		s := slot{bucket, string(e.key)}
-		if old, dup := found[s]; dup && !pick.newer(old, e) {
-			return
-		}
-		e.key, e.value = []byte(s.key), append([]byte(nil), e.value...)
-		found[s] = e
-	})
-	return found, ours
-}
-
 // isHeader reports whether a value is the header of a file of the format.
 func isHeader(value []byte, format string) bool {
 	got, _, err := decodeHeader(value)
 	return err == nil && got == format
-}
-
-// putAll stores records, some hundred in each transaction.
-func (f *file) putAll(found map[slot]element) error {
-	slots := make([]slot, 0, len(found))
-	for s := range found {
-		slots = append(slots, s)
-	}
-	for len(slots) > 0 {
-		n := min(len(slots), 256)
-		err := f.update(func(tx *bolt.Tx) error {
-			for _, s := range slots[:n] {
-				b, err := tx.CreateBucketIfNotExists([]byte(s.bucket))
-				if err != nil {
-					return err
-				}
-				if err := b.Put([]byte(s.key), found[s].value); err != nil {
-					return err
-				}
-			}
-			return nil
-		})
-		if err != nil {
-			return err
-		}
-		slots = slots[n:]
-	}
-	return nil
 }
