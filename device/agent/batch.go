@@ -92,7 +92,8 @@ func (a *Agent) Declare(s *device.Schema) error {
 }
 
 // Append takes rows, in order; they are copied. They go to the spool when the batch is full or old enough, and count as kept
-// only when they are durable there: see Flush. If one row does not fit the schema the error wraps ErrRow, and none is taken.
+// only when they are durable there: see Flush. Closing a batch can wait for the disk, so a sampler that must keep time has a
+// queue of its own in front. If one row does not fit the schema the error wraps ErrRow, and none is taken.
 // With a spool that refuses when full Append waits for room, until ctx ends or Run has returned; the rows before the one that
 // had no room are then taken.
 func (a *Agent) Append(ctx context.Context, rows ...device.Row) error {

@@ -88,6 +88,9 @@ func (s *session) run(ctx context.Context) error {
 	readErr := conn.Serve(s.handle)
 	cancel()
 	wg.Wait()
+	if s.reader != nil {
+		s.reader.Close()
+	}
 	return s.verdict(readErr, sendErr)
 }
 

@@ -35,7 +35,7 @@ func (s *Spool) SetContext(body []byte) error {
 	return nil
 }
 
-// Append adds an entry at the end. It is durable after the next Sync; see SyncEvery. A failing disk is no error, it puts the
+// Append adds an entry at the end. It can wait for the disk, as long as a sync takes. It is durable after the next Sync; see SyncEvery. A failing disk is no error, it puts the
 // spool in RAM mode. Errors wrap ErrFull, ErrTooLarge or ErrClosed, and then nothing was appended.
 func (s *Spool) Append(e Entry) error {
 	span := e.ToMS - e.FromMS

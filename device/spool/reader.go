@@ -45,11 +45,11 @@ func (r *Reader) Next() (rec Record, ok bool, err error) {
 	for {
 		v, err := r.look()
 		if err != nil || v.limit <= r.pos {
-			r.close()
+			r.Close()
 			return Record{}, false, err
 		}
 		if v.entry != nil {
-			r.close()
+			r.Close()
 			if rec, ok := r.take(v.entry.header, v.entry.body); ok {
 				return rec, true, nil
 			}
@@ -128,7 +128,7 @@ func (r *Reader) seek(v view) (h header, body []byte, missing uint64) {
 	for {
 		h, body, ok := r.sc.next()
 		if !ok {
-			r.close() // the next look begins at the start of the segment that holds it
+			r.Close() // the next look begins at the start of the segment that holds it
 			return header{}, nil, min(v.to, v.limit)
 		}
 		if h.kind == declare {
@@ -144,7 +144,7 @@ func (r *Reader) seek(v view) (h header, body []byte, missing uint64) {
 			continue
 		}
 		if h.pos > r.pos {
-			r.close()
+			r.Close()
 			return h, nil, min(h.pos, v.limit)
 		}
 		if h.kind == Data && h.ctx != 0 && r.s.context(h.ctx) == nil {
@@ -157,7 +157,7 @@ func (r *Reader) seek(v view) (h header, body []byte, missing uint64) {
 // open makes the scanner stand in v.seg, as far as it is written.
 func (r *Reader) open(v view) error {
 	if r.name != v.seg.name {
-		r.close()
+		r.Close()
 		f, err := r.s.fs.Open(v.seg.name, false)
 		if err != nil {
 			return err
@@ -168,7 +168,8 @@ func (r *Reader) open(v view) error {
 	return nil
 }
 
-func (r *Reader) close() {
+// Close lets go of the file that is being read. It is not called at the same time as Next, which may follow.
+func (r *Reader) Close() {
 	if r.f != nil {
 		_ = r.f.Close() // it was only read
 	}
