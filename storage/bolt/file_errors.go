@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 	"syscall"
 
 	bolterrors "go.etcd.io/bbolt/errors"
@@ -53,6 +54,14 @@ func isFull(err error) bool {
 func commitError(err error) error {
 	var path *os.PathError
 	refused := errors.Is(err, bolterrors.ErrMaxSizeReached) || errors.As(err, &path)
+	if text, found := strings.CutPrefix(err.Error(), "file resize error: "); found {
+		// Nothing has been written when the file is made longer, but bbolt keeps only the text of what was wrong.
+		for _, full := range []error{syscall.ENOSPC, syscall.EDQUOT, syscall.EFBIG} {
+			if strings.HasSuffix(text, full.Error()) {
+				return fmt.Errorf("%w: %w", storage.ErrFull, err)
+			}
+		}
+	}
 	switch {
 	case refused && isFull(err):
 		return fmt.Errorf("%w: %w", storage.ErrFull, err)

@@ -6,9 +6,11 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	bolt "go.etcd.io/bbolt"
+	bolterrors "go.etcd.io/bbolt/errors"
 
 	"telemetryhub/storage"
 )
@@ -220,5 +222,26 @@ func TestPanicInAWriteStopsWriting(t *testing.T) {
 	}
 	if got := get(t, f, "a"); got != "b" {
 		t.Errorf("got %q", got)
+	}
+}
+
+func TestCommitErrorsAreToldApart(t *testing.T) {
+	write := func(err error) error { return &os.PathError{Op: "write", Path: "f", Err: err} }
+	for name, test := range map[string]struct{ err, want error }{
+		"write, no space":     {write(syscall.ENOSPC), storage.ErrFull},
+		"write, quota":        {write(syscall.EDQUOT), storage.ErrFull},
+		"write, too large":    {write(syscall.EFBIG), storage.ErrFull},
+		"write, read-only":    {write(syscall.EROFS), storage.ErrReadOnly},
+		"write, error":        {write(syscall.EIO), storage.ErrUnknown},
+		"sync, error":         {syscall.EIO, storage.ErrUnknown},
+		"sync, no space":      {syscall.ENOSPC, storage.ErrUnknown},
+		"limit":               {bolterrors.ErrMaxSizeReached, storage.ErrFull},
+		"growing, no space":   {fmt.Errorf("file resize error: %s", &os.PathError{Op: "truncate", Path: "f", Err: syscall.ENOSPC}), storage.ErrFull},
+		"growing, error":      {fmt.Errorf("file resize error: %s", syscall.EIO), storage.ErrUnknown},
+		"growing, sync error": {fmt.Errorf("file sync error: %s", syscall.ENOSPC), storage.ErrUnknown},
+	} {
+		if got := commitError(test.err); !errors.Is(got, test.want) {
+			t.Errorf("%s: got %v, want %v", name, got, test.want)
+		}
 	}
 }
