@@ -347,3 +347,39 @@ func TestEverybodyAtOnce(t *testing.T) {
 	})
 	all.Wait()
 }
+
+// pausedChunks stops in Blocks, when it has read them, until it is told to go on.
+type pausedChunks struct {
+	storage.Chunks
+	listed, goOn chan struct{}
+}
+
+func (c pausedChunks) Blocks(ctx context.Context, slice storage.Slice, yield func(storage.BlockKey, int) bool) error {
+	err := c.Chunks.Blocks(ctx, slice, yield)
+	select {
+	case c.listed <- struct{}{}:
+		<-c.goOn
+	default:
+	}
+	return err
+}
+
+// TestListThatIsReadWhileAFlushEndsIsNotKept would miss the blocks of that flush from then on.
+func TestListThatIsReadWhileAFlushEndsIsNotKept(t *testing.T) {
+	w := threeFlushes(t)
+	c := pausedChunks{w.chunks, make(chan struct{}), make(chan struct{})}
+	w.reopen(c, w.catalog)
+	w.append(w.simple(1, 30, baseMS+10_000_000))
+	asked := make(chan error)
+	go func() {
+		_, err := w.points(history.Query{Device: 1, FromMS: baseMS, ToMS: baseMS + 1})
+		asked <- err
+	}()
+	<-c.listed
+	w.flush()
+	close(c.goOn)
+	if err := <-asked; err != nil {
+		t.Fatal(err)
+	}
+	w.check()
+}

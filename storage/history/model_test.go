@@ -121,11 +121,12 @@ func TestHistoryIsWhatTheLogSays(t *testing.T) {
 // TestEveryFailureLeavesHistoryWhole lets each operation of a run with several flushes fail, in each way. After a full
 // disk the run goes on, after an unknown outcome it starts again from the checkpoint.
 func TestEveryFailureLeavesHistoryWhole(t *testing.T) {
-	run := func(plan storagetest.Plan) bool {
+	run := func(plan storagetest.Plan, hasty bool) bool {
 		rng := rapid.Custom(func(t *rapid.T) []item { return []item{drawItem(t, &world{schemas: testSchemas()})} })
 		w := newWorld(t)
 		w.store.Close()
 		w.open(plan)
+		w.hasty = hasty
 		for i := range 12 {
 			w.append(rng.Example(i)...)
 			if i%3 != 2 {
@@ -151,6 +152,7 @@ func TestEveryFailureLeavesHistoryWhole(t *testing.T) {
 			}
 		}
 		w.check()
+		w.checkStoredOnce()
 		fired := w.faults.Fired()
 		w.crash()
 		w.open(storagetest.Plan{})
@@ -165,7 +167,8 @@ func TestEveryFailureLeavesHistoryWhole(t *testing.T) {
 			{At: n, Err: storage.ErrUnknown},
 			{At: n, Err: storage.ErrUnknown, Done: true},
 		} {
-			fired = run(plan) || fired
+			fired = run(plan, false) || fired
+			fired = run(plan, true) || fired
 		}
 		if !fired {
 			return // past the last operation

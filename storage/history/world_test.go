@@ -127,6 +127,8 @@ type world struct {
 	store   *history.Store
 	options history.Options
 	model   *model
+	rows    int  // written to the log
+	hasty   bool // flush after every group that is applied at a start
 	group   record.Group
 }
 
@@ -160,6 +162,9 @@ func (w *world) replay() error {
 	var failed error
 	err := w.log.Read(w.t.Context(), max(w.store.Checkpoint(), w.log.First()), func(e storage.Entry) bool {
 		failed = w.store.ApplyEntry(w.t.Context(), e)
+		if failed == nil && w.hasty {
+			failed = w.store.Flush(w.t.Context())
+		}
 		return failed == nil
 	})
 	return errors.Join(err, failed)
@@ -220,6 +225,7 @@ func (w *world) know(pos storage.Position, it *item) {
 		w.model.gaps[dev] = append(w.model.gaps[dev], history.Gap{FromMS: it.gap.FromMS, ToMS: it.gap.ToMS, Cause: it.gap.Cause})
 		return
 	}
+	w.rows += len(it.rows)
 	for i := range it.rows {
 		row := &it.rows[i]
 		filed, own := device.Filed(row.TimeMS, arrival)
@@ -242,6 +248,35 @@ func (w *world) points(q history.Query) ([]history.Point, error) {
 		return true
 	})
 	return list, err
+}
+
+// checkStoredOnce checks that the chunks hold each row that was ever written to the log once: the log must be flushed.
+func (w *world) checkStoredOnce() {
+	w.t.Helper()
+	stored := 0
+	all, err := w.chunks.Slices(w.t.Context())
+	for _, slice := range all {
+		err = errors.Join(err, w.chunks.Blocks(w.t.Context(), slice, func(key storage.BlockKey, _ int) bool {
+			p, err := w.chunks.Block(w.t.Context(), slice, key)
+			if err != nil {
+				w.t.Fatalf("block %v: %v", key, err)
+			}
+			if p[1] != 2 {
+				return true // a directory
+			}
+			for f := chunk.NewFields(p[2:]); f.Len() > 0; {
+				c, err := chunk.Read(f.Section(), slice)
+				if err != nil {
+					w.t.Fatalf("block %v: %v", key, err)
+				}
+				stored += c.Rows
+			}
+			return true
+		}))
+	}
+	if err != nil || stored != w.rows {
+		w.t.Fatalf("the chunks hold %d rows (%v), the log has brought %d", stored, err, w.rows)
+	}
 }
 
 // checkQuery compares an answer with the model.
@@ -349,3 +384,5 @@ func drawItem(t *rapid.T, w *world) item {
 	}
 	return it
 }
+
+var errBoom = fmt.Errorf("boom: %w", storage.ErrUnknown)
