@@ -28,7 +28,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // rig is a hub in memory with its API on a server of its own.
 type rig struct {
-	t      *testing.T
+	t      testing.TB
 	hub    *hub.Hub
 	access *access.Registry
 	api    *api.API
@@ -44,7 +44,7 @@ type parts struct {
 	catalog storage.Catalog // of the access registry
 }
 
-func newRig(t *testing.T, change ...func(*parts)) *rig {
+func newRig(t testing.TB, change ...func(*parts)) *rig {
 	t.Helper()
 	p := parts{stores: hub.Stores{Log: mem.NewLog(), Chunks: mem.NewChunks(), Catalog: mem.NewCatalog()}}
 	for _, c := range change {
@@ -154,7 +154,7 @@ func (r *rig) want(status int, c call) map[string]any {
 }
 
 // checkProblem checks that an answer is a problem document that says something.
-func checkProblem(t *testing.T, what string, resp *http.Response, v map[string]any) {
+func checkProblem(t testing.TB, what string, resp *http.Response, v map[string]any) {
 	t.Helper()
 	if got := resp.Header.Get("Content-Type"); got != "application/problem+json" {
 		t.Errorf("%s: an error comes as %q", what, got)

@@ -101,6 +101,7 @@ var mappings = []mapping{
 	{storage.ErrTooLarge, http.StatusRequestEntityTooLarge, 0, ""},
 	{device.ErrID, http.StatusUnprocessableEntity, 0, ""},
 	{device.ErrName, http.StatusUnprocessableEntity, 0, ""},
+	{context.Canceled, http.StatusServiceUnavailable, 0, "The request was given up."},
 	{context.DeadlineExceeded, http.StatusServiceUnavailable, 5, "The hub could not answer in time. Try again in a moment."},
 }
 

@@ -235,7 +235,7 @@ func TestPathsMeanWhatTheySay(t *testing.T) {
 }
 
 // cancelled returns a context that is over, so that a stream that is allowed ends at once.
-func cancelled(t *testing.T) context.Context {
+func cancelled(t testing.TB) context.Context {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	return ctx

@@ -14,7 +14,7 @@ import (
 
 // events is an event stream that is being read.
 type events struct {
-	t      *testing.T
+	t      testing.TB
 	resp   *http.Response
 	lines  *bufio.Scanner
 	cancel context.CancelFunc
