@@ -1,9 +1,11 @@
 package history
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"telemetryhub/storage"
 )
@@ -73,6 +75,7 @@ func (s *Store) write(ctx context.Context, f *frozen) error {
 	if err := s.removeStale(ctx); err != nil {
 		return err
 	}
+	slices.SortFunc(f.devices, func(a, b *deviceHeads) int { return cmp.Compare(a.num, b.num) })
 	list := segments(f.devices)
 	touched := slicesOf(list)
 	if s.writer.revision == storage.Absent {

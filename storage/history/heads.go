@@ -1,7 +1,6 @@
 package history
 
 import (
-	"cmp"
 	"slices"
 	"sync"
 	"time"
@@ -41,7 +40,7 @@ const maxPlans = 4
 // frozen is what a flush writes.
 type frozen struct {
 	before, after checkpoint
-	devices       []*deviceHeads // those that had a frozen part when it began, by number
+	devices       []*deviceHeads // those that had a frozen part when it began
 	bytes         int64
 	logBytes      int64
 }
@@ -182,7 +181,6 @@ func (h *heads) freezeLocked() *frozen {
 		d.frozen, d.active = d.active, nil
 		f.devices = append(f.devices, d)
 	}
-	slices.SortFunc(f.devices, func(a, b *deviceHeads) int { return cmp.Compare(a.num, b.num) })
 	h.frozen, h.bytes, h.logBytes, h.since = f, 0, 0, time.Time{}
 	return f
 }

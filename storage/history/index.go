@@ -35,9 +35,11 @@ type flushList struct {
 	damaged error         // some may be missing
 }
 
+// flushBlocks says which blocks of a flush the store knows.
 type flushBlocks struct {
-	flush  uint64
-	blocks []uint32 // indexes that the store knows
+	flush uint64
+	end   uint32 // one more than the greatest index
+	holes bool   // not every index below is there
 }
 
 func newIndex(chunks storage.Chunks, bytes int64, logger *slog.Logger) *index {
@@ -73,11 +75,12 @@ func (x *index) list(ctx context.Context, slice storage.Slice) (*flushList, erro
 		n := len(l.flushes) - 1
 		if n < 0 || l.flushes[n].flush != key.Flush {
 			l.flushes = append(l.flushes, flushBlocks{flush: key.Flush})
-			size += 32
+			size += 16
 			n++
 		}
-		l.flushes[n].blocks = append(l.flushes[n].blocks, key.Index)
-		size += 4
+		f := &l.flushes[n]
+		f.holes = f.holes || key.Index != f.end
+		f.end = key.Index + 1
 		return true
 	})
 	switch {
@@ -142,13 +145,9 @@ func (x *index) readDirectory(ctx context.Context, slice storage.Slice, flush ui
 func (x *index) rebuild(ctx context.Context, slice storage.Slice, f flushBlocks, cause error) (*directory, error) {
 	x.logger.Error("a directory of the history is damaged: its blocks are read instead", "slice", int(slice),
 		"flush", f.flush, "err", cause)
-	d, whole := new(directory), true
+	d, whole := new(directory), !f.holes
 	start := chunk.StartMS(slice)
-	for n, i := range f.blocks {
-		whole = whole && n == int(i)
-		if i == 0 {
-			continue // the directory
-		}
+	for i := uint32(1); i < f.end; i++ { // block 0 is the directory
 		p, err := x.chunks.Block(ctx, slice, storage.BlockKey{Flush: f.flush, Index: i})
 		if err != nil && !damage(err) {
 			return nil, err

@@ -123,7 +123,7 @@ func (s *Store) findLatest(ctx context.Context, want func(device uint32) bool) (
 			return nil, err
 		}
 		for _, f := range list.flushes {
-			if f.flush > s.heads.lastFlush() || len(f.blocks) == 0 {
+			if f.flush > s.heads.lastFlush() {
 				continue
 			}
 			d, err := s.index.directory(ctx, slice, f)

@@ -78,10 +78,11 @@ type merge struct {
 
 	metrics []uint32 // by slot
 	points  []Point  // by slot: the newest reading of the time at hand
-	touched []int    // slots that have one, by number of the metric
+	filled  []uint64 // by slot: the turn in which it was filled
+	turn    uint64   // counts the times
+	touched []int    // slots that have a reading, by number of the metric
 	open    cursorHeap
-	same    []*cursor // scratch
-	rows    []rowAt   // scratch
+	rows    []rowAt // scratch
 }
 
 type rowAt struct {
@@ -99,6 +100,7 @@ func (m *merge) slot(metric uint32) (int, bool) {
 	}
 	m.metrics = append(m.metrics, metric)
 	m.points = append(m.points, Point{Metric: metric})
+	m.filled = append(m.filled, 0)
 	return len(m.metrics) - 1, true
 }
 
@@ -140,6 +142,7 @@ func (m *merge) addRows(rows *chunk.Rows, r *ref) {
 
 // take fills the slots with the readings of one time.
 func (m *merge) take(t int64) {
+	m.turn++
 	m.touched = m.touched[:0]
 	m.rows = m.rows[:0]
 	for len(m.open) > 0 && m.open[0].time() == t {
@@ -172,7 +175,8 @@ func (m *merge) put(t int64, c *cursor, row int) {
 			continue
 		}
 		p.Metric = m.metrics[col.slot]
-		if !slices.Contains(m.touched, col.slot) {
+		if m.filled[col.slot] != m.turn {
+			m.filled[col.slot] = m.turn
 			m.touched = append(m.touched, col.slot)
 		}
 		m.points[col.slot] = p

@@ -105,7 +105,7 @@ func (w *walk) open(ctx context.Context, slice storage.Slice) error {
 	}
 	start := chunk.StartMS(slice)
 	for _, f := range list.flushes {
-		if f.flush > w.saved || len(f.blocks) == 0 {
+		if f.flush > w.saved {
 			continue
 		}
 		d, err := w.store.index.directory(ctx, slice, f)
