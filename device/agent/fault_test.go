@@ -154,12 +154,13 @@ func TestUncleanSpoolIsDeliveredUnderItsOldStreamFirst(t *testing.T) {
 		if sp, err = spool.Open(copied, opt); err != nil {
 			t.Fatal(err)
 		}
+		before := h.dialed()
 		r = start(t, sp, h.dial, quick)
 		r.add(t, 31, 60)
 		r.wait(t)
 		wantIDs(t, h, 1, 60)
-		if len(h.order) != 2 {
-			t.Errorf("%d streams, want the old and the new one", len(h.order))
+		if n := h.dialed() - before; len(h.order) != 2 || n != 2 {
+			t.Errorf("%d streams over %d connections, want one for the old and one for the new stream", len(h.order), n)
 		}
 		if err := r.stop(); err != nil {
 			t.Fatal(err)

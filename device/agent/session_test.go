@@ -203,35 +203,67 @@ func TestSlowStopsDataForAWhile(t *testing.T) {
 	})
 }
 
-func TestCreditIsNeverExceeded(t *testing.T) {
-	for name, limits := range map[string]wire.Limits{
-		"one batch": {Win: 1, Bytes: 65536, Max: wire.MaxFrame}, "few bytes": {Win: 1000, Bytes: 300, Max: wire.MaxFrame},
-		"one byte": {Win: 4, Bytes: 1, Max: wire.MaxFrame},
+func TestCreditIsUsedAndNeverExceeded(t *testing.T) {
+	for name, c := range map[string]struct {
+		limits   wire.Limits
+		inFlight int // so many batches must be in flight at once; a batch takes 25 to 45 bytes
+	}{
+		"one batch": {wire.Limits{Win: 1, Bytes: 65536, Max: wire.MaxFrame}, 1},
+		"five":      {wire.Limits{Win: 5, Bytes: 65536, Max: wire.MaxFrame}, 5},
+		"few bytes": {wire.Limits{Win: 1000, Bytes: 300, Max: wire.MaxFrame}, 6},
+		"one byte":  {wire.Limits{Win: 4, Bytes: 1, Max: wire.MaxFrame}, 1},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				h := newFakeHub()
-				h.limits = limits
-				pending := 0
-				h.onAck = func(s *hubSession) bool { // acknowledges only when nothing more may come
-					pending++
-					if s.inFlight < int(limits.Win) && s.bytes+80 < int(limits.Bytes) && pending < 100 {
-						return len(s.pipe.up) == 0 && pending%3 == 0
-					}
-					return true
-				}
+				h.limits = c.limits
+				most := 0
+				h.onAck = func(s *hubSession) bool { most = max(most, s.inFlight); return false }
 				r := start(t, memory(t), h.dial, agent.Options{MaxRows: 2, MaxAge: 10 * time.Millisecond})
 				r.add(t, 1, 200)
-				time.Sleep(time.Minute)
-				h.mu.Lock()
-				h.onAck = nil
-				h.mu.Unlock()
-				r.add(t, 201, 202)
+				for range 300 { // acknowledges only when nothing more comes
+					time.Sleep(time.Second)
+					h.mu.Lock()
+					s := h.current
+					s.inFlight, s.bytes = 0, 0
+					ack := wire.AppendAck(nil, wire.CBOR, &wire.Ack{Seq: s.stream.last})
+					h.mu.Unlock()
+					s.pipe.send(ack)
+				}
 				r.wait(t)
-				wantIDs(t, h, 1, 202)
+				wantIDs(t, h, 1, 200)
+				if most < c.inFlight || most > max(5, 300/25) {
+					t.Errorf("%d batches were in flight at most, want %d or a little more", most, c.inFlight)
+				}
 			})
 		})
 	}
+}
+
+func TestRetriesBeginAnewAfterAGoodConnection(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newFakeHub()
+		h.refuse = func(n int) error {
+			if n < 8 {
+				return errors.New("no route")
+			}
+			return nil
+		}
+		o := quick
+		o.Rand = func() float64 { return 1 }
+		r := start(t, memory(t), h.dial, o)
+		r.add(t, 1, 5)
+		r.wait(t)
+		begin := time.Now()
+		h.mu.Lock()
+		h.current.pipe.finish(errCut)
+		h.mu.Unlock()
+		r.add(t, 6, 9)
+		r.wait(t)
+		if d := time.Since(begin); d > 2*time.Second {
+			t.Errorf("came back after %v, want the shortest time again", d)
+		}
+	})
 }
 
 func TestNewestValuesAreShownAfterAnOutage(t *testing.T) {
