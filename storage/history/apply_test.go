@@ -252,13 +252,13 @@ func TestRowsThatAreLargerThanABlockAreDivided(t *testing.T) {
 	}
 	w := newWorld(t)
 	w.schemas[1] = s
-	// 480 KiB in one row that do not compress well, beside rows of floats that do not compress at all.
+	// 480 KiB in one row, of six random bits a byte, beside rows of floats that do not compress at all.
 	noise := uint64(1)
 	random := func() uint64 { noise = noise*6364136223846793005 + 1442695040888963407; return noise >> 11 }
 	text := func() string {
 		var b strings.Builder
 		for b.Len() < 1900 {
-			fmt.Fprintf(&b, "%x", random())
+			b.WriteByte(byte('0' + random()%64))
 		}
 		return b.String()
 	}
@@ -277,6 +277,27 @@ func TestRowsThatAreLargerThanABlockAreDivided(t *testing.T) {
 	}
 	w.flush()
 	w.check()
+}
+
+// TestNewestReadingsOfVeryManyMetricsAreThoseHeardLast lets a device declare more metrics than it may have at a time.
+func TestNewestReadingsOfVeryManyMetricsAreThoseHeardLast(t *testing.T) {
+	w := newWorld(t)
+	const all = 300
+	for num := uint32(1); num <= all; num++ {
+		m := device.NewMetric("m")
+		m.Num = num
+		s := &device.Schema{Num: 100 + num, Metrics: []device.Metric{m}}
+		w.schemas[s.Num] = s
+		row := device.Row{Ref: device.SingleRef(0), TimeMS: baseMS + int64(num), Values: []device.Value{device.NumberValue(1)}}
+		head := record.Header{Kind: record.Data, Device: 1, ArrivalMS: baseMS + all}
+		w.append(item{header: head, schema: s, rows: []device.Row{row}})
+	}
+	w.checkLatest()
+	w.flush()
+	for num := range uint32(all - device.MaxMetrics) {
+		delete(w.model.latest, metricKey{1, num + 1})
+	}
+	w.checkLatest()
 }
 
 func TestManyDevicesShareBlocksAndTheDirectoryGoesOn(t *testing.T) {

@@ -135,6 +135,7 @@ type world struct {
 func newWorld(t tester) *world {
 	w := &world{
 		t: t, log: mem.NewLog(), chunks: mem.NewChunks(), catalog: mem.NewCatalog(), schemas: testSchemas(), model: newModel(),
+		options: history.Options{IndexBytes: 2000}, // so little that directories are thrown out all the time
 	}
 	w.open(storagetest.Plan{})
 	return w
