@@ -53,17 +53,13 @@ type entity struct {
 	firmware, model string
 	events          []DeviceEvent // the newest last
 
-	newEvents  *rate.Limiter
-	newStreams *rate.Limiter
-	live       liveState // guarded by live.mu
+	newStreams, newEvents *rate.Limiter // nil until the first
+
+	live liveState // guarded by live.mu
 }
 
 func newEntity(id device.ID, rec deviceRecord, rev storage.Revision) *entity {
-	e := &entity{
-		id: id, num: rec.Num, rec: rec, rev: rev,
-		newStreams: rate.NewLimiter(rate.Every(streamInterval), streamBurst),
-		newEvents:  rate.NewLimiter(1, maxEvents),
-	}
+	e := &entity{id: id, num: rec.Num, rec: rec, rev: rev}
 	e.deleted.Store(rec.Deleted)
 	e.live.name = rec.Name
 	return e
@@ -80,11 +76,14 @@ type DeviceEvent struct {
 
 // noteEvent keeps an event, and reports whether it did: events that come too fast are dropped.
 func (e *entity) noteEvent(ev wire.Event, nowMS int64) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.newEvents == nil {
+		e.newEvents = rate.NewLimiter(1, maxEvents)
+	}
 	if !e.newEvents.Allow() {
 		return false
 	}
-	e.mu.Lock()
-	defer e.mu.Unlock()
 	if len(e.events) == maxEvents {
 		e.events = slices.Delete(e.events, 0, 1)
 	}
@@ -95,6 +94,14 @@ func (e *entity) noteEvent(ev wire.Event, nowMS int64) bool {
 	at, _ = device.Filed(at, nowMS)
 	e.events = append(e.events, DeviceEvent{TimeMS: at, Level: ev.Level, Code: ev.Code, Text: ev.Msg})
 	return true
+}
+
+// mayAddStream reports whether the device may begin another stream now. The caller holds e.mu.
+func (e *entity) mayAddStream() bool {
+	if e.newStreams == nil {
+		e.newStreams = rate.NewLimiter(rate.Every(streamInterval), streamBurst)
+	}
+	return e.newStreams.Allow()
 }
 
 // describe notes what a device says about itself.

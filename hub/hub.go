@@ -39,6 +39,7 @@ type Hub struct {
 	stats    counters
 
 	applied  progress   // of the history's cursor
+	shown    progress   // of the live cursor
 	saving   sync.Mutex // held by one checkpoint at a time
 	draining atomic.Bool
 	readOnly atomic.Bool
@@ -105,13 +106,18 @@ func (h *Hub) Run(ctx context.Context) error {
 	commit, stopCommit := context.WithCancel(work)
 	defer stopCommit()
 	committed := make(chan struct{})
+	shown := h.live.now().pos // before the first commit, so that the cursor misses none
 	g.Go(func() error {
 		defer close(committed)
 		return h.commitLoop(commit)
 	})
 	g.Go(func() error { return h.historyLoop(work) })
 	g.Go(func() error {
-		return h.follow(work, h.tail.end(), func(e storage.Entry) error { return h.live.apply(work, e) })
+		return h.follow(work, shown, func(e storage.Entry) error {
+			err := h.live.apply(work, e)
+			h.shown.set(e.Position)
+			return err
+		})
 	})
 	g.Go(func() error { return h.live.watchPresence(work) })
 

@@ -57,8 +57,9 @@ func (h *Hub) Device(ctx context.Context, id device.ID) (DeviceInfo, error) {
 	if e == nil {
 		return DeviceInfo{}, ErrUnknownDevice
 	}
+	h.waitShown(ctx)
 	e.mu.Lock()
-	_, err := e.bookLocked(ctx, h.catalog)
+	_, err := e.bookLocked(ctx, h.registry)
 	e.mu.Unlock()
 	if err != nil {
 		return DeviceInfo{}, err
@@ -67,7 +68,8 @@ func (h *Hub) Device(ctx context.Context, id device.ID) (DeviceInfo, error) {
 }
 
 // Devices returns every device, sorted by ID.
-func (h *Hub) Devices(context.Context) []DeviceInfo {
+func (h *Hub) Devices(ctx context.Context) []DeviceInfo {
+	h.waitShown(ctx)
 	all := h.registry.all()
 	infos := make([]DeviceInfo, len(all))
 	for i, e := range all {
@@ -157,7 +159,7 @@ func (h *Hub) Readings(ctx context.Context, q HistoryQuery, info *HistoryInfo, y
 		return err
 	}
 	e.mu.Lock()
-	b, err := e.bookLocked(ctx, h.catalog)
+	b, err := e.bookLocked(ctx, h.registry)
 	var all []device.Metric
 	if err == nil {
 		all = append(all, b.metrics...)
@@ -201,6 +203,14 @@ func ownQuality(m *device.Metric, v *device.Value, row device.Quality) device.Qu
 		q |= device.OutOfRange
 	}
 	return q
+}
+
+// waitShown waits until the live state shows what is durable now, which takes a moment, but never long: the newest values
+// of a moment ago are still true.
+func (h *Hub) waitShown(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	_ = h.shown.wait(ctx, h.tail.end()) // see above
 }
 
 // catchUpTimeout bounds how long an answer waits for the history to take up what was acknowledged before the question.

@@ -140,13 +140,14 @@ func (h *Hub) looseEntry(ctx context.Context, e *entity, f wire.Format, frame []
 
 // looseRowsLocked turns readings into rows of the device's schema for names, which grows as needed.
 func (h *Hub) looseRowsLocked(ctx context.Context, e *entity, readings []wire.Reading, now int64, b *workbench) (*device.Schema, []wire.Bad, error) {
-	book, err := e.bookLocked(ctx, h.catalog)
+	book, err := e.bookLocked(ctx, h.registry)
 	if err != nil {
 		return nil, nil, err
 	}
 	g := growing{book: book}
-	if book.loose != nil {
-		g.schema = *book.loose
+	loose := book.loose()
+	if loose != nil {
+		g.schema = *loose
 	}
 	b.rows = b.rows[:0]
 	var bad []wire.Bad
@@ -159,9 +160,9 @@ func (h *Hub) looseRowsLocked(ctx context.Context, e *entity, readings []wire.Re
 		i = n
 	}
 	if !g.grown {
-		return book.loose, bad, nil
+		return loose, bad, nil
 	}
-	s, err := e.registerLocked(ctx, h.catalog, &g.schema)
+	s, err := e.registerLocked(ctx, h.registry, &g.schema)
 	return s, bad, err
 }
 
@@ -235,7 +236,7 @@ func (g *growing) metric(r *wire.Reading) int {
 	case device.String:
 		m.Kind = device.Text
 	}
-	if d := g.book.declared; d != nil {
+	if d := g.book.declared(); d != nil {
 		if i := slices.IndexFunc(d.Metrics, func(m device.Metric) bool { return fits(&m) }); i >= 0 {
 			m = d.Metrics[i]
 		}

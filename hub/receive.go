@@ -134,15 +134,15 @@ func (s *Session) useSchema(ctx context.Context, id string) (string, error) {
 	e := s.entity
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	b, err := e.bookLocked(ctx, s.hub.catalog)
+	b, err := e.bookLocked(ctx, s.hub.registry)
 	if err != nil {
 		return "", err
 	}
-	known := b.byID[id]
+	known := b.byID(id)
 	if known == nil {
 		return wire.SchemaNeed, nil
 	}
-	if s.index, err = wire.NewIndex(known); err != nil {
+	if s.index, err = s.hub.registry.schemas.index(known); err != nil {
 		return wire.SchemaNeed, nil
 	}
 	return wire.SchemaOK, nil
@@ -155,12 +155,12 @@ func (s *Session) receiveBirth(ctx context.Context, f wire.Format, frame []byte)
 	}
 	e := s.entity
 	e.mu.Lock()
-	schema, err := e.registerLocked(ctx, s.hub.catalog, declared)
+	schema, err := e.registerLocked(ctx, s.hub.registry, declared)
 	e.mu.Unlock()
 	if err != nil {
 		return err
 	}
-	s.index, err = wire.NewIndex(schema)
+	s.index, err = s.hub.registry.schemas.index(schema)
 	return err
 }
 

@@ -47,6 +47,7 @@ func (h *Hub) recover(ctx context.Context) error {
 		return fmt.Errorf("replay the log: %w", err)
 	}
 	h.applied.set(h.log.Last())
+	h.shown.set(h.log.Last())
 	h.live.settle(h.log.Last(), time.Now())
 	h.logger.Info("recovered", "devices", len(h.registry.byID), "groups", groups, "records", records,
 		"position", uint64(h.log.Last()), "took", time.Since(began).Round(time.Millisecond))
@@ -93,7 +94,7 @@ func (h *Hub) restoreLatest(ctx context.Context) error {
 			return true
 		}
 		e.mu.Lock()
-		b, err := e.bookLocked(ctx, h.catalog)
+		b, err := e.bookLocked(ctx, h.registry)
 		e.mu.Unlock()
 		if failed = err; err != nil {
 			return false

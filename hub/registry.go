@@ -39,6 +39,7 @@ type deviceRecord struct {
 // registry is what the hub knows about devices. Devices stay in memory; their schemas are loaded when they are used.
 type registry struct {
 	catalog storage.Catalog
+	schemas *schemaPool
 
 	mu    sync.RWMutex // guards the fields below; the entities have locks of their own
 	byID  map[device.ID]*entity
@@ -48,7 +49,7 @@ type registry struct {
 
 // openRegistry loads every device.
 func openRegistry(ctx context.Context, c storage.Catalog) (*registry, error) {
-	r := &registry{catalog: c, byID: map[device.ID]*entity{}, byNum: map[uint32]*entity{}}
+	r := &registry{catalog: c, schemas: newSchemaPool(), byID: map[device.ID]*entity{}, byNum: map[uint32]*entity{}}
 	var bad error
 	err := c.List(ctx, keyDevice, func(it storage.Item) bool {
 		var rec deviceRecord

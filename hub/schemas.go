@@ -2,18 +2,21 @@ package hub
 
 import (
 	"context"
+	"crypto/sha256"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"math"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
 	"golang.org/x/time/rate"
 
 	"telemetryhub/device"
+	"telemetryhub/device/wire"
 	"telemetryhub/storage"
 )
 
@@ -27,15 +30,58 @@ const (
 )
 
 // schemaBook holds the registered schemas of one device. It is guarded by entity.mu, but the schemas themselves are
-// immutable and numbers are looked up without the lock.
+// immutable and numbers are looked up without the lock. Most devices have one, so there are no maps.
 type schemaBook struct {
-	list     atomic.Pointer[[]*device.Schema] // position = number - 1
-	byID     map[string]*device.Schema        // the newest of each ID
-	metrics  []device.Metric                  // every version, position = number - 1, as last described
-	sets     map[string]uint32                // packed metric numbers → set number
-	loose    *device.Schema                   // the newest schema made on the fly, or nil
-	declared *device.Schema                   // the newest schema that a birth declared, or nil
-	limit    *rate.Limiter
+	shared *schemaPool
+	list   atomic.Pointer[[]*device.Schema] // position = number - 1, nil where the catalog lost one
+	// metrics holds every version, position = number - 1, as last described. It may be a schema's own list: it is replaced,
+	// never changed in place.
+	metrics []device.Metric
+	limit   *rate.Limiter // nil until the first new schema
+}
+
+// schemaPool lets devices that declare the same share one copy. It only grows: whatever is in it is in use by a device.
+type schemaPool struct {
+	mu       sync.Mutex // guards the fields below
+	byHash   map[[sha256.Size]byte]*sharedSchema
+	bySchema map[*device.Schema]*sharedSchema
+}
+
+func newSchemaPool() *schemaPool {
+	return &schemaPool{byHash: map[[sha256.Size]byte]*sharedSchema{}, bySchema: map[*device.Schema]*sharedSchema{}}
+}
+
+type sharedSchema struct {
+	*device.Schema
+	index *wire.Index // nil until a device uses it
+}
+
+// share returns the copy of s that all devices use; record is what the catalog holds of it.
+func (p *schemaPool) share(s *device.Schema, record []byte) *device.Schema {
+	key := sha256.Sum256(binary.LittleEndian.AppendUint32(slices.Clip(record), s.Num))
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if old := p.byHash[key]; old != nil {
+		return old.Schema
+	}
+	p.byHash[key] = &sharedSchema{Schema: s}
+	p.bySchema[s] = p.byHash[key]
+	return s
+}
+
+// index returns the index of a schema that share has returned.
+func (p *schemaPool) index(s *device.Schema) (*wire.Index, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	shared := p.bySchema[s]
+	if shared.index == nil {
+		x, err := wire.NewIndex(s)
+		if err != nil {
+			return nil, err
+		}
+		shared.index = x
+	}
+	return shared.index, nil
 }
 
 // schemaRecord is what the catalog holds about a schema.
@@ -119,18 +165,15 @@ func (rec *schemaRecord) schema(num uint32) (*device.Schema, error) {
 func schemaKey(dev, num uint32) string { return fmt.Sprintf("%s%08x/%08x", keySchema, dev, num) }
 
 // bookLocked returns the schemas of e, loading them at the first use.
-func (e *entity) bookLocked(ctx context.Context, c storage.Catalog) (*schemaBook, error) {
+func (e *entity) bookLocked(ctx context.Context, r *registry) (*schemaBook, error) {
 	if b := e.book.Load(); b != nil {
 		return b, nil
 	}
-	b := &schemaBook{
-		byID: map[string]*device.Schema{}, sets: map[string]uint32{},
-		limit: rate.NewLimiter(rate.Every(schemaInterval), schemaBurst),
-	}
+	b := &schemaBook{shared: r.schemas}
 	b.list.Store(&[]*device.Schema{})
 	var bad error
 	prefix := fmt.Sprintf("%s%08x/", keySchema, e.num)
-	err := c.List(ctx, prefix, func(it storage.Item) bool {
+	err := r.catalog.List(ctx, prefix, func(it storage.Item) bool {
 		var num uint32
 		if _, bad = fmt.Sscanf(it.Key[len(prefix):], "%08x", &num); bad != nil {
 			return false
@@ -144,7 +187,7 @@ func (e *entity) bookLocked(ctx context.Context, c storage.Catalog) (*schemaBook
 			bad = fmt.Errorf("catalog key %s: %w: %w", it.Key, storage.ErrCorrupt, err)
 			return false
 		}
-		b.add(s)
+		b.add(s, it.Value)
 		return true
 	})
 	if err = errors.Join(err, bad); err != nil {
@@ -154,32 +197,71 @@ func (e *entity) bookLocked(ctx context.Context, c storage.Catalog) (*schemaBook
 	return b, nil
 }
 
-// add enters a schema whose numbers are all set. Numbers may be missing in the sequence where the catalog lost some.
-func (b *schemaBook) add(s *device.Schema) {
+// add enters a schema whose numbers are all set; record is what the catalog holds of it. Numbers may be missing in the
+// sequence where the catalog lost some.
+func (b *schemaBook) add(s *device.Schema, record []byte) *device.Schema {
+	s = b.shared.share(s, record)
 	list := slices.Clone(*b.list.Load())
 	for uint32(len(list)) < s.Num {
 		list = append(list, nil)
 	}
 	list[s.Num-1] = s
 	b.list.Store(&list)
-	b.byID[s.ID] = s
-	if s.ID == "" {
-		b.loose = s
-	} else {
-		b.declared = s
+	inOrder := len(b.metrics) == 0
+	for i := range s.Metrics {
+		inOrder = inOrder && s.Metrics[i].Num == uint32(i)+1
 	}
+	if inOrder {
+		b.metrics = slices.Clip(s.Metrics)
+		return s
+	}
+	metrics := slices.Clone(b.metrics)
 	for _, m := range s.Metrics {
-		for uint32(len(b.metrics)) < m.Num {
-			b.metrics = append(b.metrics, device.Metric{})
+		for uint32(len(metrics)) < m.Num {
+			metrics = append(metrics, device.Metric{})
 		}
-		b.metrics[m.Num-1] = m
+		metrics[m.Num-1] = m
 	}
-	for i := range s.Sets {
-		b.sets[b.setKey(s, &s.Sets[i])] = s.Sets[i].Num
-	}
+	b.metrics = slices.Clip(metrics)
+	return s
 }
 
-func (b *schemaBook) setKey(s *device.Schema, set *device.Set) string {
+// newest returns the newest schema that fits, or nil.
+func (b *schemaBook) newest(fits func(*device.Schema) bool) *device.Schema {
+	for _, s := range slices.Backward(*b.list.Load()) {
+		if s != nil && fits(s) {
+			return s
+		}
+	}
+	return nil
+}
+
+// byID returns the newest schema that the device calls so. Those made on the fly have no ID.
+func (b *schemaBook) byID(id string) *device.Schema {
+	return b.newest(func(s *device.Schema) bool { return s.ID == id })
+}
+
+// loose returns the newest schema made on the fly, and declared the newest that a birth declared.
+func (b *schemaBook) loose() *device.Schema { return b.byID("") }
+func (b *schemaBook) declared() *device.Schema {
+	return b.newest(func(s *device.Schema) bool { return s.ID != "" })
+}
+
+// sets returns the numbers of all sets by their metrics.
+func (b *schemaBook) sets() map[string]uint32 {
+	sets := map[string]uint32{}
+	for _, s := range *b.list.Load() {
+		if s == nil {
+			continue
+		}
+		for i := range s.Sets {
+			sets[setKey(s, &s.Sets[i])] = s.Sets[i].Num
+		}
+	}
+	return sets
+}
+
+func setKey(s *device.Schema, set *device.Set) string {
 	var key []byte
 	for _, i := range set.Metrics {
 		key = binary.AppendUvarint(key, uint64(s.Metrics[i].Num))
@@ -205,16 +287,19 @@ func same(a, b *device.Schema) bool {
 
 // registerLocked gives numbers to s, which must have passed wire.CheckSchema, and makes it durable before it returns. A schema
 // that is registered already is returned as it is.
-func (e *entity) registerLocked(ctx context.Context, c storage.Catalog, s *device.Schema) (*device.Schema, error) {
-	b, err := e.bookLocked(ctx, c)
+func (e *entity) registerLocked(ctx context.Context, r *registry, s *device.Schema) (*device.Schema, error) {
+	b, err := e.bookLocked(ctx, r)
 	if err != nil {
 		return nil, err
 	}
-	if old := b.byID[s.ID]; old != nil && same(old, s) {
+	if old := b.byID(s.ID); old != nil && same(old, s) {
 		return old, nil
 	}
 	if len(*b.list.Load()) >= maxSchemas || len(b.metrics)+len(s.Metrics) > maxVersions {
 		return nil, &BadInput{Code: "schemas", Text: fmt.Sprintf("this device has declared %d schemas and %d metrics, more are not accepted: delete the device and add it under a new ID", len(*b.list.Load()), len(b.metrics))}
+	}
+	if b.limit == nil {
+		b.limit = rate.NewLimiter(rate.Every(schemaInterval), schemaBurst)
 	}
 	if !b.limit.Allow() {
 		return nil, &BadInput{Code: "rate", Text: fmt.Sprintf("new metrics or schemas come too fast: at most %d at once and one every %v", schemaBurst, schemaInterval)}
@@ -229,24 +314,27 @@ func (e *entity) registerLocked(ctx context.Context, c storage.Catalog, s *devic
 			n.Metrics[i].Num = next
 		}
 	}
-	nextSet := uint32(len(b.sets))
+	sets := b.sets()
+	nextSet := uint32(0)
+	for _, num := range sets {
+		nextSet = max(nextSet, num)
+	}
 	for i := range n.Sets {
-		num, ok := b.sets[b.setKey(&n, &n.Sets[i])]
-		if !ok {
+		key := setKey(&n, &n.Sets[i])
+		if sets[key] == 0 {
 			nextSet++
-			num = nextSet
+			sets[key] = nextSet
 		}
-		n.Sets[i].Num = num
+		n.Sets[i].Num = sets[key]
 	}
 	v, err := json.Marshal(toRecord(&n))
 	if err != nil {
 		return nil, fmt.Errorf("register a schema of %s: %w", e.id, err)
 	}
-	if _, err := c.Put(ctx, schemaKey(e.num, n.Num), v, storage.Absent); err != nil {
+	if _, err := r.catalog.Put(ctx, schemaKey(e.num, n.Num), v, storage.Absent); err != nil {
 		return nil, fmt.Errorf("register a schema of %s: %w", e.id, err)
 	}
-	b.add(&n)
-	return &n, nil
+	return b.add(&n, v), nil
 }
 
 // version returns the number of the metric's version with the same name, unit and kind, or zero.
@@ -270,7 +358,7 @@ func (r *registry) Schema(ctx context.Context, dev, num uint32) (*device.Schema,
 	if b == nil {
 		var err error
 		e.mu.Lock()
-		b, err = e.bookLocked(ctx, r.catalog)
+		b, err = e.bookLocked(ctx, r)
 		e.mu.Unlock()
 		if err != nil {
 			return nil, err

@@ -131,7 +131,7 @@ func (t *streamTable) open(ctx context.Context, e *entity, name string, have uin
 	if !errors.Is(err, storage.ErrNotFound) {
 		return rec, err
 	}
-	if !e.newStreams.Allow() {
+	if !e.mayAddStream() {
 		return rec, &BadInput{Code: "rate", Text: fmt.Sprintf("new streams come too fast: at most %d at once and one every %v", streamBurst, streamInterval)}
 	}
 	num, err := t.nextNumber(ctx, e.num)

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"encoding/json"
 	"fmt"
+	"math"
 	"unicode/utf8"
 
 	"github.com/fxamacker/cbor/v2"
@@ -175,7 +176,7 @@ func transcode(dst, b []byte, p, depth int) (out []byte, next int) {
 		return nil, -1
 	}
 	// A number beyond the range of a float64 is passed on as infinite, which whoever needs it refuses.
-	if n := int64(v); v >= -MaxExactInt && v <= MaxExactInt && float64(n) == v {
+	if n := int64(v); v >= -MaxExactInt && v <= MaxExactInt && math.Float64bits(float64(n)) == math.Float64bits(v) { // -0 is no integer
 		return appendCBORInt(dst, n), p
 	}
 	return appendCBORFloat(dst, v), p
