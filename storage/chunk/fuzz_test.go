@@ -2,12 +2,14 @@ package chunk_test
 
 import (
 	"encoding/binary"
+	"errors"
 	"hash/crc32"
 	"math"
 	"runtime"
 	"testing"
 
 	"telemetryhub/device"
+	"telemetryhub/storage"
 	"telemetryhub/storage/chunk"
 )
 
@@ -121,4 +123,46 @@ func FuzzFields(f *testing.F) {
 			}
 		}
 	})
+}
+
+// TestClaimedSizesCostNothing hands the decoder valid checksums over sizes that nothing stands behind.
+func TestClaimedSizesCostNothing(t *testing.T) {
+	_, dec := newCodec(t)
+	// Device 1, set 1, one row at the start of the slice, no arrival and position, one column of metric 1.
+	header := []byte{chunk.Version, 0, 0, 0, 0, 1, 2, 1, 0, 0, 0, 0, 0, 0, 1, 2}
+	const whole = 1 << 2
+	for name, body := range map[string][]byte{
+		"whole body":             append([]byte{whole}, binary.AppendUvarint(nil, 1<<40)...),
+		"whole body, over int64": append([]byte{whole}, binary.AppendUvarint(nil, 1<<63+1)...),
+		"whole body, one more":   append([]byte{whole}, binary.AppendUvarint(nil, chunk.MaxRaw+1)...),
+		"section":                append([]byte{0, 1}, binary.AppendUvarint(nil, 1<<40)...),
+		"section length":         append([]byte{0}, binary.AppendUvarint(nil, 1<<62)...),
+		"texts":                  {0, 0, 6, 3, 0xff, 0xff, 0xff, 0xff, 0x7f},
+		"planes":                 {0, 0, 4, 1, 4},
+	} {
+		p := append(append([]byte(nil), header...), body...)
+		reseal(p)
+		c, err := chunk.Read(p, day)
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		_, err = dec.Rows(c, nil)
+		runtime.ReadMemStats(&after)
+		if !errors.Is(err, storage.ErrCorrupt) {
+			t.Errorf("%s: got %v, want ErrCorrupt", name, err)
+		}
+		if used := after.TotalAlloc - before.TotalAlloc; used > 1<<20 {
+			t.Errorf("%s: %d bytes made the decoder take %d", name, len(p), used)
+		}
+	}
+	for _, rows := range []uint64{0, chunk.MaxRows + 1, 1 << 40} {
+		p := append(binary.AppendUvarint(append([]byte(nil), header[:7]...), rows), header[8:]...)
+		p = append(p, 0)
+		reseal(p)
+		if _, err := chunk.Read(p, day); !errors.Is(err, storage.ErrCorrupt) {
+			t.Errorf("%d rows: got %v, want ErrCorrupt", rows, err)
+		}
+	}
 }
