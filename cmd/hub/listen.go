@@ -55,8 +55,8 @@ type bindings struct {
 
 // listen locks the data folder and binds every address, so that a mistake shows before anything else happens.
 func listen(s *serveSettings, log *slog.Logger) (_ *bindings, err error) {
-	if err := os.MkdirAll(s.data, 0o700); err != nil {
-		return nil, fmt.Errorf("make the data folder: %w", err)
+	if err := makeDataDir(s.data); err != nil {
+		return nil, err
 	}
 	b := &bindings{metrics: new(door.Metrics)}
 	defer func() {
