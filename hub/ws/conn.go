@@ -141,12 +141,6 @@ func (c *conn) answer(o offer) error {
 	return err
 }
 
-// cut ends the connection without waiting for the peer.
-func (c *conn) cut() {
-	c.Close(wire.CloseDraining, wire.CloseDraining.Reason())
-	c.kill()
-}
-
 // run is the life of the connection. It returns when nothing of it is left.
 func (c *conn) run(id access.Identity, f wire.Format) {
 	defer c.srv.drop(c)

@@ -1,11 +1,14 @@
 package ws_test
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -17,6 +20,7 @@ import (
 	"telemetryhub/device"
 	"telemetryhub/device/wire"
 	"telemetryhub/hub"
+	"telemetryhub/hub/access"
 	"telemetryhub/hub/ws"
 )
 
@@ -117,6 +121,21 @@ func TestWhatIsReadyGoesOutBeforeTheCloseFrame(t *testing.T) {
 	c.want(opBinary, "bye")
 	if got := c.wantClose(4002); got != "retry in 3 s" {
 		t.Errorf("the reason is %q", got)
+	}
+}
+
+func TestCloseDoesNotWaitForAnEndlessStream(t *testing.T) {
+	h := newFakeHub()
+	s, _ := devices(t, h, ws.Options{})
+	c := dial(t, s.addr, "dev:a")
+	session := wait(t, h.connected, "the session")
+	session.nextFn = func(dst []byte) ([]byte, wire.Format, bool) {
+		return append(dst, strings.Repeat("x", 1000)...), wire.JSON, true
+	}
+	session.peer.Close(wire.CloseSlow, "slow")
+	c.wantClose(4001)
+	if n := s.metrics.BytesOut.Load(); n > 128<<10 {
+		t.Errorf("%d bytes went out before the close frame", n)
 	}
 }
 
@@ -248,52 +267,14 @@ func TestHalfOpenConnectionIsNoticed(t *testing.T) {
 	}
 }
 
-func TestPeerThatAnswersPingsLives(t *testing.T) {
+func TestIdentityThatEndsDuringTheUpgradeGetsNoSession(t *testing.T) {
 	h := newFakeHub()
-	s, _ := devices(t, h, ws.Options{Ping: 10 * time.Millisecond, FirstFrame: time.Minute})
+	s, auth := devices(t, h, ws.Options{})
+	auth.gone = access.Revoked // Watch says so at once
 	c := dial(t, s.addr, "dev:a")
-	session := wait(t, h.connected, "the session")
-	for range 20 { // far longer than it may be silent
-		c.want(opPing, "")
-		c.put(masked(fin|opPong, ""))
-		wait(t, session.signs, "the sign of life")
-	}
-}
-
-func TestPeerThatTheHubMakesWaitIsNotDead(t *testing.T) {
-	h := newFakeHub()
-	busy, free := make(chan struct{}), make(chan struct{})
-	h.receive = func(ctx context.Context, s *fakeSession, _ wire.Format, _ []byte) error {
-		close(busy)
-		select {
-		case <-free:
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-		s.send(wire.JSON, "taken")
-		return nil
-	}
-	s, _ := devices(t, h, ws.Options{Ping: 10 * time.Millisecond, FirstFrame: 15 * time.Millisecond})
-	c := dial(t, s.addr, "dev:a")
-	c.put(masked(fin|opText, "x"))
-	wait(t, busy, "the message")
-	for range 10 { // the hub takes ten pings' time, and no pong gets through
-		c.want(opPing, "")
-	}
-	close(free)
-	for {
-		op, payload, err := c.read()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if op == fin|opPing {
-			c.put(masked(fin|opPong, ""))
-			continue
-		}
-		if payload != "taken" {
-			t.Fatalf("got %#x %q", op, payload)
-		}
-		return
+	c.wantClose(4503)
+	if n := len(h.connected); n != 0 {
+		t.Errorf("%d sessions", n)
 	}
 }
 
@@ -373,6 +354,25 @@ func TestNoWakeUpIsLost(t *testing.T) {
 		}
 	}
 	all.Wait()
+}
+
+func TestWakeUpDuringTheLastLookIsNotLost(t *testing.T) {
+	h := newFakeHub()
+	s, _ := devices(t, h, ws.Options{})
+	c := dial(t, s.addr, "dev:a")
+	session := wait(t, h.connected, "the session")
+	looks := 0
+	session.nextFn = func(dst []byte) ([]byte, wire.Format, bool) {
+		if looks++; looks%2 == 1 {
+			session.peer.Wake() // something comes up right after the writer has found nothing
+			return dst, wire.JSON, false
+		}
+		return append(dst, "came up"...), wire.JSON, true
+	}
+	session.peer.Wake()
+	for range 10 {
+		c.want(opText, "came up")
+	}
 }
 
 func TestManyFramesGoOutInFewWrites(t *testing.T) {
@@ -501,6 +501,54 @@ func TestShutdownClosesWhoHasSaidNothing(t *testing.T) {
 	if err := wait(t, stopped, "the shutdown"); err != nil {
 		t.Error(err)
 	}
+}
+
+func TestUpgradeUnderWayIsNotForgottenByShutdown(t *testing.T) {
+	for name, ctx := range map[string]context.Context{"in order": context.Background(), "cut": done()} {
+		t.Run(name, func(t *testing.T) {
+			d, err := ws.NewDevices(newFakeHub().Connect, newFakeAuth(), ws.Options{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			r, err := http.ReadRequest(bufio.NewReader(strings.NewReader(request("dev:a"))))
+			if err != nil {
+				t.Fatal(err)
+			}
+			ours, theirs := net.Pipe()
+			h := hijacker{conn: ours, held: make(chan struct{}), here: make(chan struct{})}
+			go d.ServeHTTP(h, r)
+			<-h.here
+			stopped := make(chan error, 1)
+			go func() { stopped <- d.Shutdown(ctx) }()
+			c := &client{t, theirs, bufio.NewReader(theirs)}
+			if ctx.Err() == nil {
+				wait(t, draining(d), "the draining")
+			}
+			close(h.held)
+			heard, _ := io.ReadAll(c.r) // ends when the hub has hung up
+			if err := wait(t, stopped, "the shutdown"); (err != nil) != (ctx.Err() != nil) {
+				t.Errorf("Shutdown: %v", err)
+			}
+			if ctx.Err() == nil && !strings.Contains(string(heard), "\x0f\xa2") { // 4002
+				t.Errorf("heard %q", heard)
+			}
+		})
+	}
+}
+
+// draining returns a channel that is closed when the handler refuses newcomers.
+func draining(h http.Handler) <-chan struct{} {
+	refused := make(chan struct{})
+	go func() {
+		defer close(refused)
+		for status := 0; status != http.StatusServiceUnavailable; {
+			r, _ := http.ReadRequest(bufio.NewReader(strings.NewReader(request("dev:b"))))
+			w := httptest.NewRecorder() // cannot be hijacked: 500 until the handler drains
+			h.ServeHTTP(w, r)
+			status = w.Code
+		}
+	}()
+	return refused
 }
 
 func TestMoreThanTheMostConnectionsAreRefused(t *testing.T) {

@@ -123,6 +123,7 @@ type fakeAuth struct {
 	ids     map[string]access.Identity
 	errs    map[string]error
 	watched map[string][]func(access.Reason)
+	gone    access.Reason // what Watch tells at once, if anything
 }
 
 func newFakeAuth() *fakeAuth {
@@ -159,6 +160,10 @@ func (a *fakeAuth) Authenticate(r *http.Request) (access.Identity, error) {
 }
 
 func (a *fakeAuth) Watch(id access.Identity, ended func(access.Reason)) (stop func()) {
+	if a.gone != "" {
+		ended(a.gone)
+		return func() {}
+	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	n := len(a.watched[id.Credential])

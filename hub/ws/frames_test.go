@@ -2,6 +2,7 @@ package ws_test
 
 import (
 	"bytes"
+	"context"
 	"runtime"
 	"strings"
 	"testing"
@@ -314,6 +315,23 @@ func TestNothingIsTakenAfterClose(t *testing.T) {
 	}
 	if n := auth.tell("dev:a", "revoked"); n != 0 {
 		t.Errorf("%d connections still watch the token", n)
+	}
+}
+
+func TestFramesThatWaitBehindAClosingOneAreNotTaken(t *testing.T) {
+	h := newFakeHub()
+	h.receive = func(_ context.Context, s *fakeSession, _ wire.Format, _ []byte) error {
+		s.peer.Close(wire.CloseRevoked, "revoked")
+		return nil
+	}
+	s, _ := devices(t, h, ws.Options{})
+	c := dial(t, s.addr, "dev:a")
+	c.put(masked(fin|opText, "one"), masked(fin|opText, "two"), masked(fin|opText, "three"))
+	c.wantClose(4503)
+	session := wait(t, h.connected, "the session")
+	wait(t, session.ended, "the end of the session")
+	if got := session.got(); len(got) != 1 {
+		t.Errorf("the hub got %v", got)
 	}
 }
 

@@ -22,9 +22,15 @@ type pipe struct {
 type hijacker struct {
 	http.ResponseWriter
 	conn net.Conn
+	held chan struct{} // Hijack waits until it is closed, unless it is nil
+	here chan struct{} // is closed when Hijack is called
 }
 
 func (h hijacker) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	if h.held != nil {
+		close(h.here)
+		<-h.held
+	}
 	return h.conn, bufio.NewReadWriter(bufio.NewReader(h.conn), bufio.NewWriter(h.conn)), nil
 }
 
@@ -62,4 +68,15 @@ func plugDevice(t testing.TB, h *fakeHub, o ws.Options) *pipe {
 		t.Fatal(err)
 	}
 	return plug(t, d, o.Metrics, "dev:a")
+}
+
+// plugViewer opens a WebSocket of a viewer on f.
+func plugViewer(t testing.TB, f *fakeFeed, o ws.Options) *pipe {
+	t.Helper()
+	o.Metrics = new(ws.Metrics)
+	v, err := ws.NewViewers(f.Subscribe, newFakeAuth(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return plug(t, v, o.Metrics, "viewer")
 }

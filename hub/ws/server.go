@@ -34,7 +34,6 @@ type server struct {
 	places   int  // connections and upgrades under way
 	draining bool // nobody new
 	stopping bool // Shutdown waits
-	cutting  bool // Shutdown waits no longer
 	empty    chan struct{}
 }
 
@@ -89,33 +88,31 @@ func (s *server) Drain() {
 
 // Shutdown drains the server and returns when no connection is left. It closes those that have said nothing valid yet; the
 // others the hub must end, which also tells them when to come back. When ctx ends, what is left is cut, and Shutdown returns
-// an error that says how many there were once they are gone.
+// an error that says how many there were once they are gone, which takes CloseTimeout at most.
 func (s *server) Shutdown(ctx context.Context) error {
 	s.Drain()
-	s.closeAll(func(c *conn) {
+	s.mu.Lock()
+	s.stopping = true
+	for c := range s.conns {
 		if !c.greeted.Load() {
 			c.Close(wire.CloseDraining, wire.CloseDraining.Reason())
 		}
-	}, &s.stopping)
+	}
+	s.mu.Unlock()
 	select {
 	case <-s.empty:
 		return nil
 	case <-ctx.Done():
 	}
-	cut := s.closeAll((*conn).cut, &s.cutting)
+	s.mu.Lock()
+	cut := len(s.conns)
+	for c := range s.conns {
+		c.Close(wire.CloseDraining, wire.CloseDraining.Reason())
+		c.kill()
+	}
+	s.mu.Unlock()
 	<-s.empty
 	return fmt.Errorf("stop in order: %w: %d connections were cut", context.Cause(ctx), cut)
-}
-
-// closeAll sets the mark for connections that come later, calls end for each that is here, and returns how many these are.
-func (s *server) closeAll(end func(*conn), mark *bool) int {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	*mark = true
-	for c := range s.conns {
-		end(c)
-	}
-	return len(s.conns)
 }
 
 // enter takes a place for an upgrade. Whoever got one gives it back by leave.
@@ -148,10 +145,7 @@ func (s *server) add(c *conn) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.conns[c] = struct{}{}
-	switch {
-	case s.cutting:
-		c.cut()
-	case s.stopping:
+	if s.stopping {
 		c.Close(wire.CloseDraining, wire.CloseDraining.Reason())
 	}
 }

@@ -1,6 +1,7 @@
 package ws_test
 
 import (
+	"context"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -79,6 +80,40 @@ func TestPingsAreRegularAndSilenceEndsTheConnection(t *testing.T) {
 		}
 		session := <-h.connected
 		<-session.ended
+		if n := len(session.signs); n != 100 {
+			t.Errorf("the hub was told of %d signs of life, want 100", n)
+		}
+		p.unplug()
+	})
+}
+
+func TestPeerThatTheHubMakesWaitIsNotDead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newFakeHub()
+		h.receive = func(ctx context.Context, s *fakeSession, _ wire.Format, _ []byte) error {
+			select {
+			case <-time.After(10 * time.Minute): // no pong gets through meanwhile
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+			s.send(wire.JSON, "taken")
+			return nil
+		}
+		began := time.Now()
+		p := plugDevice(t, h, ws.Options{})
+		frames := p.listen(began)
+		p.put(masked(fin|opText, "x"))
+		pings := 0
+		for f := range frames {
+			if f.op == fin|opPing {
+				pings++
+				continue
+			}
+			if f.payload != "taken" || f.at != 10*time.Minute || pings < 23 {
+				t.Errorf("after %v and %d pings came %#x %q", f.at, pings, f.op, f.payload)
+			}
+			break
+		}
 		p.unplug()
 	})
 }
@@ -87,6 +122,7 @@ func TestPeerThatReadsNothingIsCutAfterTenSeconds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newFakeHub()
 		p := plugDevice(t, h, ws.Options{})
+		<-time.After(7 * time.Second)  // the deadline is that of the write, not that of the upgrade
 		p.put(masked(fin|opText, "x")) // whose echo it does not read
 		session := <-h.connected
 		began := time.Now()
@@ -111,6 +147,20 @@ func TestClosingAPeerThatReadsNothingTakesTwoSeconds(t *testing.T) {
 		<-session.ended
 		if took := time.Since(began); took != 2*time.Second {
 			t.Errorf("gone after %v", took)
+		}
+		p.unplug()
+	})
+}
+
+func TestFirstWakeUpOfAViewerIsNotLost(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFakeFeed()
+		f.woken = synctest.Wait // until the writer has looked, and found no viewer yet
+		p := plugViewer(t, f, ws.Options{})
+		began := time.Now()
+		p.put(masked(fin|opText, `{"subscribe":{}}`))
+		if got := <-p.listen(began); got.op != fin|opText || got.at != 0 {
+			t.Errorf("after %v came %#x %q", got.at, got.op, got.payload)
 		}
 		p.unplug()
 	})

@@ -21,6 +21,7 @@ type fakeFeed struct {
 	viewers chan *fakeViewer
 	err     error // of Subscribe
 	next    func(dst []byte) ([]byte, bool)
+	woken   func() // runs when Subscribe has called Wake
 }
 
 func newFakeFeed() *fakeFeed { return &fakeFeed{viewers: make(chan *fakeViewer, 1000)} }
@@ -42,6 +43,9 @@ func (f *fakeFeed) Subscribe(_ context.Context, s hub.Subscription, p hub.Peer) 
 	}
 	v := &fakeViewer{feed: f, peer: p, ended: make(chan struct{})}
 	_ = v.Change(s)
+	if f.woken != nil {
+		f.woken()
+	}
 	f.viewers <- v
 	return v, nil
 }

@@ -15,7 +15,7 @@ import (
 
 const (
 	// maxHead is the most that is kept of the head of a request. A longer one is left to net/http, which answers 431.
-	maxHead = 8 << 10
+	maxHead = 6 << 10
 	// headSlop is what net/http adds to MaxHeaderBytes.
 	headSlop = 4 << 10
 	// maxLines is the most lines that a head may have.

@@ -8,7 +8,7 @@
 //   - A stranger has Options.Timeout for the TLS handshake and the head of its request together, and the same again for
 //     the request to be answered, where only writing counts as progress. After the answer it begins anew.
 //   - The head of a request is kept here until it is complete, and only then handed to net/http, whose maps of header
-//     fields are many times as large as what came over the wire. A head has at most 8 KiB and 64 lines.
+//     fields are many times as large as what came over the wire. A head has at most 6 KiB and 64 lines.
 //   - A stranger costs at most 32 KiB of memory, or 64 KiB with TLS, of which one record of the protocol is 16 KiB. As there
 //     are 1,024 of them, or 512 with TLS, all together cost at most 32 MiB.
 //

@@ -44,8 +44,8 @@ func (l *Listener) Server(h http.Handler) *http.Server {
 	protocols.SetHTTP1(true)
 	return &http.Server{
 		Handler:           h,
-		ReadHeaderTimeout: l.Timeout,
-		IdleTimeout:       2 * time.Minute, // of those who were admitted
+		ReadHeaderTimeout: 2 * l.Timeout, // for those who were admitted; strangers are timed by the listener
+		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    maxHead - headSlop,
 		Protocols:         protocols,
 		ErrorLog:          slog.NewLogLogger(l.Logger.Handler(), slog.LevelDebug), // what clients do wrong
