@@ -61,7 +61,7 @@ func (c *committer) run(ctx context.Context) error {
 		case <-c.queue.ready:
 		case <-ctx.Done():
 			c.queue.close(ErrDraining)
-			return c.commit(context.WithoutCancel(ctx))
+			return c.commit(ctx)
 		}
 		if wait := c.interval - time.Since(c.begin); wait > 0 {
 			timer.Reset(wait)
@@ -84,7 +84,7 @@ func (c *committer) commit(ctx context.Context) error {
 	entries, buf := c.entries, c.buf
 	for len(entries) > 0 {
 		n, used := c.build(entries, buf)
-		err := c.append(ctx)
+		err := c.append(context.WithoutCancel(ctx)) // what has begun is finished, also while stopping
 		if errors.Is(err, storage.ErrFull) && ctx.Err() == nil {
 			c.rollback()
 			c.refuse(entries, err)

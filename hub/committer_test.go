@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -19,14 +20,25 @@ import (
 // stubborn is a log whose Append fails with err as long as that is set.
 type stubborn struct {
 	storage.Log
+
+	mu      sync.Mutex // guards the fields below
 	err     error
 	appends int
 }
 
+func (l *stubborn) fail(err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.err = err
+}
+
 func (l *stubborn) Append(ctx context.Context, group []byte, last storage.Position) (storage.Position, error) {
+	l.mu.Lock()
 	l.appends++
-	if l.err != nil {
-		return 0, l.err
+	err := l.err
+	l.mu.Unlock()
+	if err != nil {
+		return 0, err
 	}
 	return l.Log.Append(ctx, group, last)
 }
@@ -154,7 +166,7 @@ func TestFullDiskIsAPauseNotALoss(t *testing.T) {
 		b.put(t, s, 1, nil)
 		done := b.put(t, nil, 0, nil)
 		b.put(t, s, 2, nil)
-		b.log.err = fmt.Errorf("append: %w", storage.ErrFull)
+		b.log.fail(fmt.Errorf("append: %w", storage.ErrFull))
 		finished := make(chan error, 1)
 		go func() { finished <- b.commit(t.Context()) }()
 		if err := <-done; !errors.Is(err, storage.ErrFull) {
@@ -164,7 +176,7 @@ func TestFullDiskIsAPauseNotALoss(t *testing.T) {
 		if !b.stats.full.Load() || s.durable.Load() != 0 {
 			t.Errorf("full %v, durable %d, want true and 0", b.stats.full.Load(), s.durable.Load())
 		}
-		b.log.err = nil
+		b.log.fail(nil)
 		if err := <-finished; err != nil {
 			t.Fatal(err)
 		}
@@ -180,7 +192,7 @@ func TestNothingIsAckedAfterAFailedSync(t *testing.T) {
 	s := b.stream(1)
 	b.put(t, s, 1, nil)
 	done := b.put(t, nil, 0, nil)
-	b.log.err = fmt.Errorf("append: %w", storage.ErrUnknown)
+	b.log.fail(fmt.Errorf("append: %w", storage.ErrUnknown))
 	if err := b.commit(t.Context()); !errors.Is(err, storage.ErrUnknown) {
 		t.Fatalf("got %v, want ErrUnknown", err)
 	}

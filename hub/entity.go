@@ -219,8 +219,18 @@ func (h *Hub) DeleteDevice(ctx context.Context, id device.ID) error {
 	}
 	h.Kick(id, wire.CloseRevoked, "the device was deleted")
 	h.live.deviceGone(e)
-	if err := h.history.DropDevice(ctx, e.num); err != nil {
-		return fmt.Errorf("the device is deleted, its history not yet: %w", err)
+	return h.dropHistory(ctx, e)
+}
+
+// dropHistory forgets the history of a deleted device and notes that this is done, so that a start after a crash in
+// between does it again.
+func (h *Hub) dropHistory(ctx context.Context, e *entity) error {
+	err := h.history.DropDevice(ctx, e.num)
+	if err == nil {
+		err = e.change(ctx, h.catalog, func(rec *deviceRecord) { rec.Dropped = true })
+	}
+	if err != nil {
+		return fmt.Errorf("the device %s is deleted, its history not yet: %w", e.id, err)
 	}
 	return nil
 }

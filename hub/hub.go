@@ -33,6 +33,7 @@ type Hub struct {
 	streams  *streamTable
 	history  *history.Store
 	queue    *queue
+	workers  *workers
 	tail     *tail
 	live     *live
 	epoch    string
@@ -65,6 +66,7 @@ func Open(ctx context.Context, st Stores, o Options) (*Hub, error) {
 		options: o, logger: o.Logger, log: st.Log, chunks: st.Chunks, catalog: st.Catalog, registry: reg,
 		streams:   &streamTable{catalog: st.Catalog, byKey: map[streamKey]*stream{}},
 		queue:     newQueue(o.QueueBytes),
+		workers:   newWorkers(),
 		tail:      newTail(o.TailBytes, st.Log.Last()),
 		live:      newLive(reg),
 		idle:      make(chan struct{}, 1),
@@ -114,9 +116,9 @@ func (h *Hub) Run(ctx context.Context) error {
 	g.Go(func() error { return h.historyLoop(work) })
 	g.Go(func() error {
 		return h.follow(work, shown, func(e storage.Entry) error {
-			err := h.live.apply(work, e)
+			h.live.apply(work, e)
 			h.shown.set(e.Position)
-			return err
+			return nil
 		})
 	})
 	g.Go(func() error { return h.live.watchPresence(work) })
@@ -134,6 +136,7 @@ func (h *Hub) Run(ctx context.Context) error {
 	stop()
 	err := g.Wait()
 	h.disconnect()
+	h.workers.stop()
 	return errors.Join(err, h.history.Close())
 }
 

@@ -69,43 +69,34 @@ type cell struct {
 
 func newLive(r *registry) *live { return &live{registry: r} }
 
-// apply takes one group of the log.
-func (l *live) apply(ctx context.Context, e storage.Entry) error {
-	if e.Damaged {
-		return nil
-	}
+// apply takes one group of the log. What is not readable in it is passed over: history records the loss.
+func (l *live) apply(ctx context.Context, e storage.Entry) {
 	r, err := record.Read(e.Group)
-	if err != nil {
-		return err
+	if e.Damaged || err != nil {
+		r = record.Salvage(e.Group)
 	}
 	l.mu.Lock()
 	for r.Next() {
 		if rec := r.Record(); rec.Kind == record.Data {
-			if err = l.applyLocked(ctx, e.Position, rec); err != nil {
-				break
-			}
+			l.applyLocked(ctx, e.Position, rec)
 		}
 	}
 	l.pos = e.Position
 	woken := l.disarmLocked()
 	l.mu.Unlock()
 	wake(woken)
-	if err == nil {
-		err = r.Err()
-	}
-	return err
 }
 
-func (l *live) applyLocked(ctx context.Context, pos storage.Position, rec *record.Record) error {
+func (l *live) applyLocked(ctx context.Context, pos storage.Position, rec *record.Record) {
 	ent := l.registry.number(rec.Device)
 	if ent == nil || ent.deleted.Load() {
-		return nil
+		return
 	}
 	s := &ent.live
 	if num := rec.Schema(); s.schema == nil || s.schema.Num != num {
 		schema, err := l.registry.Schema(ctx, rec.Device, num)
 		if err != nil {
-			return nil // history records the loss
+			return // history records the loss
 		}
 		s.schema = schema
 	}
@@ -128,7 +119,6 @@ func (l *live) applyLocked(ctx context.Context, pos storage.Position, rec *recor
 			l.presenceLocked(ent, p)
 		}
 	}
-	return nil
 }
 
 // take puts one row into the cells and reports whether a value differs from the one before. Late data never moves a

@@ -26,6 +26,11 @@ var benches = sync.Pool{New: func() any { return new(workbench) }}
 // frame is not kept. An error ends the session: CloseCodeOf says how to close.
 func (s *Session) Receive(ctx context.Context, f wire.Format, frame []byte) error {
 	s.Alive()
+	return s.hub.workers.do(task{s, ctx, f, frame})
+}
+
+// take takes one frame, on the goroutine of a worker.
+func (s *Session) take(ctx context.Context, f wire.Format, frame []byte) error {
 	t, err := wire.Peek(f, frame)
 	if err != nil {
 		return err

@@ -46,6 +46,9 @@ func (h *Hub) recover(ctx context.Context) error {
 	if err = errors.Join(err, failed); err != nil {
 		return fmt.Errorf("replay the log: %w", err)
 	}
+	if err := h.finishDeletions(ctx); err != nil {
+		return err
+	}
 	h.applied.set(h.log.Last())
 	h.shown.set(h.log.Last())
 	h.live.settle(h.log.Last(), time.Now())
@@ -70,8 +73,8 @@ func (h *Hub) replay(ctx context.Context, e storage.Entry) (records int, err err
 			h.streams.seen(streamKey{rec.Device, rec.Stream}, rec.Seq, rec.ArrivalMS)
 		}
 	}
-	if err := r.Err(); err != nil {
-		return records, err
+	if err := r.Err(); err != nil { // the history takes what is readable and records the loss
+		h.logger.Error("a group of the log is not readable to its end", "position", uint64(e.Position), "err", err)
 	}
 	for e.Position > h.history.Applied() {
 		err := h.history.ApplyEntry(ctx, e)
@@ -82,7 +85,26 @@ func (h *Hub) replay(ctx context.Context, e storage.Entry) (records int, err err
 			return records, err
 		}
 	}
-	return records, h.live.apply(ctx, e)
+	h.live.apply(ctx, e)
+	return records, nil
+}
+
+// finishDeletions drops the history of devices whose deletion was interrupted.
+func (h *Hub) finishDeletions(ctx context.Context) error {
+	h.registry.mu.RLock()
+	var left []*entity
+	for _, e := range h.registry.byID {
+		if e.deleted.Load() && !e.record().Dropped {
+			left = append(left, e)
+		}
+	}
+	h.registry.mu.RUnlock()
+	for _, e := range left {
+		if err := h.dropHistory(ctx, e); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // restoreLatest fills the live state with what history knows.

@@ -34,6 +34,7 @@ type deviceRecord struct {
 	Labels    map[string]string `json:"labels,omitempty"`
 	Position  *Place            `json:"position,omitempty"`
 	Deleted   bool              `json:"deleted,omitempty"`
+	Dropped   bool              `json:"dropped,omitempty"` // the history of a deleted device is gone
 }
 
 // registry is what the hub knows about devices. Devices stay in memory; their schemas are loaded when they are used.

@@ -29,6 +29,8 @@ type Session struct {
 	format wire.Format
 	remote string
 
+	taken chan error // what became of the frame that Receive waits for
+
 	// The fields below belong to the read loop.
 	index  *wire.Index // of the schema that the device uses, nil before its birth
 	stream *stream     // nil before a hello with a stream
@@ -69,7 +71,7 @@ func (h *Hub) Connect(_ context.Context, id device.ID, p Peer, o ConnectOptions)
 		h.sessions.Add(-1)
 		return nil, ErrTooMany
 	}
-	s := &Session{hub: h, entity: e, peer: p, format: o.Format, remote: o.Remote, room: make(chan struct{}, 1)}
+	s := &Session{hub: h, entity: e, peer: p, format: o.Format, remote: o.Remote, room: make(chan struct{}, 1), taken: make(chan error)}
 	s.Alive()
 	e.mu.Lock()
 	old := e.session

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -19,31 +20,46 @@ func newBench(w world) *cobra.Command {
 		Use: "ingest", Short: "Measure taking readings in, beside the least that it could cost", Args: cobra.NoArgs,
 		Long: "Start a hub on a new folder, drive it from a process of its own, and print how many readings it acknowledges after\n" +
 			"fsync and what they cost. Beside it stands the floor: the same WebSocket library, decoding and store with nothing else.",
-		RunE: func(c *cobra.Command, _ []string) (err error) {
-			program, err := os.Executable()
-			if err != nil {
-				return err
-			}
-			in, _ := c.Flags().GetString("in")
-			dir, err := os.MkdirTemp(in, "hub-bench-")
-			if err != nil {
-				return fmt.Errorf("make a folder for the runs: %w", err)
-			}
-			defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-			p := bench.Plan{Program: program, Dir: dir, Out: w.out}
-			p.Devices, _ = c.Flags().GetInt("devices")
-			p.Rounds, _ = c.Flags().GetInt("rounds")
-			took, _ := c.Flags().GetDuration("time")
-			p.Seconds = took.Seconds()
-			return p.Ingest(c.Context())
+		RunE: func(c *cobra.Command, _ []string) error {
+			return measure(c, w, bench.Plan.Ingest)
 		},
 	}
 	ingest.Flags().Int("devices", 100, "number of devices")
 	ingest.Flags().Int("rounds", 1, "how often each measurement is repeated")
 	ingest.Flags().Duration("time", 6*time.Second, "how long each measurement takes")
-	ingest.Flags().String("in", ".", "folder on the disk to measure")
-	group.AddCommand(ingest, newGenerator(w), newFloor(w))
+	idle := &cobra.Command{
+		Use: "idle", Short: "Measure what connected devices cost that say nothing", Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error { return measure(c, w, bench.Plan.Idle) },
+	}
+	idle.Flags().Int("devices", 10_000, "number of devices")
+	idle.Flags().Duration("time", 5*time.Second, "how long the hub is left alone before it is measured, and how long its CPU is")
+	for _, c := range []*cobra.Command{ingest, idle} {
+		c.Flags().String("in", ".", "folder on the disk to measure")
+	}
+	group.AddCommand(ingest, idle, newGenerator(w), newFloor(w))
 	return group
+}
+
+// measure runs a benchmark on a folder of its own.
+func measure(c *cobra.Command, w world, run func(bench.Plan, context.Context) error) (err error) {
+	program, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	in, _ := c.Flags().GetString("in")
+	dir, err := os.MkdirTemp(in, "hub-bench-")
+	if err != nil {
+		return fmt.Errorf("make a folder for the runs: %w", err)
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	p := bench.Plan{Program: program, Dir: dir, Out: w.out, Rounds: 1}
+	p.Devices, _ = c.Flags().GetInt("devices")
+	if c.Flags().Lookup("rounds") != nil {
+		p.Rounds, _ = c.Flags().GetInt("rounds")
+	}
+	took, _ := c.Flags().GetDuration("time")
+	p.Seconds = took.Seconds()
+	return run(p, c.Context())
 }
 
 func newGenerator(w world) *cobra.Command {

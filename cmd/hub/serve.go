@@ -100,6 +100,7 @@ func serve(ctx context.Context, s *serveSettings, w world) (err error) {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return core.Run(ctx) })
 	g.Go(func() error { return people.Run(ctx) })
+	g.Go(func() error { return trimMemory(ctx) })
 	if bound.cert != nil {
 		g.Go(func() error { return bound.cert.Run(ctx) })
 	}

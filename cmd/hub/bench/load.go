@@ -84,29 +84,23 @@ type conn struct {
 	ready     chan struct{}
 }
 
+func newGenerator(l Load) (*generator, error) {
+	index, err := wire.NewIndex(schema())
+	return &generator{load: l, index: index}, err
+}
+
 // Run drives the server and reports what it saw.
 func (l Load) Run() (Result, error) {
-	index, err := wire.NewIndex(schema())
+	g, err := l.connect()
+	defer g.close()
 	if err != nil {
 		return Result{}, err
-	}
-	g := &generator{load: l, index: index}
-	defer g.close()
-	for _, token := range l.Tokens {
-		c, err := g.dial(token)
-		if err != nil {
-			return Result{}, err
-		}
-		g.conns = append(g.conns, c)
-	}
-	for _, c := range g.conns {
-		<-c.ready
 	}
 	return g.drive()
 }
 
 func (g *generator) dial(token string) (*conn, error) {
-	c := &conn{g: g, next: 1, sent: make([]time.Time, 4096), ready: make(chan struct{})}
+	c := &conn{g: g, next: 1, sent: make([]time.Time, 64), ready: make(chan struct{})}
 	ws, _, err := gws.NewClient(c, &gws.ClientOption{
 		Addr:               g.load.URL,
 		RequestHeader:      http.Header{"Authorization": {"Bearer " + token}, "Sec-Websocket-Protocol": {wire.SubprotocolCBOR}},
