@@ -24,7 +24,8 @@ func authRefusal(err error) *refusedError {
 	var throttled *access.ThrottledError
 	switch {
 	case errors.As(err, &throttled):
-		e = refuseFor(refusedThrottled, http.StatusTooManyRequests, "There were too many attempts. Wait before the next one.", throttled.After)
+		e = refuseFor(refusedThrottled, http.StatusTooManyRequests,
+			"There were too many attempts. Wait before the next one.", throttled.After)
 	case errors.Is(err, access.ErrBusy):
 		e = refuseFor(refusedThrottled, http.StatusServiceUnavailable, "The hub is busy. Come again later.", retryAfter())
 	case errors.Is(err, access.ErrDenied):
@@ -34,7 +35,8 @@ func authRefusal(err error) *refusedError {
 		errors.Is(err, access.ErrNoSession):
 		e = needIdentity()
 	default:
-		e = refuse(refusedInternal, http.StatusInternalServerError, "The hub could not find out who you are; the reason is in its log.")
+		e = refuse(refusedInternal, http.StatusInternalServerError,
+			"The hub could not find out who you are; the reason is in its log.")
 	}
 	e.cause = err
 	return e

@@ -188,7 +188,8 @@ func (c *conn) recovered() {
 	if v := recover(); v != nil {
 		c.failed.Store(true)
 		c.srv.Metrics.Panics.Add(1)
-		c.srv.Logger.Error("panic: the connection was closed", "remote", c.remote, "identity", c.name, "panic", v, "stack", string(debug.Stack()))
+		c.srv.Logger.Error("panic: the connection was closed",
+			"remote", c.remote, "identity", c.name, "panic", v, "stack", string(debug.Stack()))
 		c.Close(closeInternal, "the hub failed on this; the reason is in its log")
 	}
 }

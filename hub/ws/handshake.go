@@ -36,7 +36,8 @@ func readOffer(r *http.Request) (offer, *refusedError) {
 	case r.ProtoMajor != 1 || r.ProtoMinor < 1:
 		return offer{}, refuse(refusedHandshake, http.StatusBadRequest, "A WebSocket is opened with HTTP/1.1.")
 	case !hasToken(r.Header.Values("Connection"), "upgrade") || !hasToken(r.Header.Values("Upgrade"), "websocket"):
-		return offer{}, needUpgrade("This address speaks WebSocket: connect with a WebSocket client (Connection: Upgrade, Upgrade: websocket).")
+		return offer{}, needUpgrade(
+			"This address speaks WebSocket: connect with a WebSocket client (Connection: Upgrade, Upgrade: websocket).")
 	case r.ContentLength != 0:
 		return offer{}, refuse(refusedHandshake, http.StatusBadRequest, "A request that opens a WebSocket has no body.")
 	}
@@ -45,7 +46,8 @@ func readOffer(r *http.Request) (offer, *refusedError) {
 	}
 	keys := r.Header.Values(headerKey)
 	if len(keys) != 1 || !validKey(keys[0]) {
-		return offer{}, refuse(refusedHandshake, http.StatusBadRequest, "Sec-WebSocket-Key must be there once, with 16 bytes in base64.")
+		return offer{}, refuse(refusedHandshake, http.StatusBadRequest,
+			"Sec-WebSocket-Key must be there once, with 16 bytes in base64.")
 	}
 	o := offer{key: keys[0], format: wire.JSON}
 	wanted := r.Header.Values(headerProtocol)

@@ -123,7 +123,8 @@ func (s *server) enter() *refusedError {
 	case s.draining:
 		return refuseFor(refusedDraining, http.StatusServiceUnavailable, "The hub is stopping. Come again later.", retryAfter())
 	case s.places >= s.MaxConns:
-		return refuseFor(refusedFull, http.StatusServiceUnavailable, "There are too many connections. Come again later.", retryAfter())
+		return refuseFor(refusedFull, http.StatusServiceUnavailable,
+			"There are too many connections. Come again later.", retryAfter())
 	}
 	s.places++
 	return nil
