@@ -19,7 +19,7 @@ type Entry struct {
 	Group []byte
 	// Damaged means that the group failed its checksum: Group holds what could be read (it may be empty), and only
 	// parts with checksums of their own may be believed. Where groups are known to be missing without a trace, an
-	// entry with the position before which they are missing and an empty Group stands for them.
+	// entry with the position of the last missing one and an empty Group stands for them all.
 	Damaged bool
 }
 
@@ -28,7 +28,8 @@ type Appender interface {
 	// Append makes group durable and returns its position. last must be the position of the last group, as Append or
 	// Last returned it, so that two writers cannot both go on.
 	//
-	// Errors: ErrTooLarge, ErrFull (try again later), ErrFenced, ErrReadOnly, ErrClosed: nothing was written.
+	// Errors: ErrTooLarge, ErrFull (try again later), ErrFenced, ErrReadOnly, ErrClosed: nothing was written. What the
+	// system lacks for a moment (files, memory) is ErrFull; an error nobody foresaw is ErrReadOnly until the next Open.
 	// ErrUnknown: the group may or may not be there; every later Append fails with ErrUnknown too. Append does not
 	// keep group. A cancelled ctx stops it only before the write begins.
 	Append(ctx context.Context, group []byte, last Position) (Position, error)
@@ -37,8 +38,8 @@ type Appender interface {
 // Reader is the reading side of a log. It is safe for use by many goroutines at once and never delays Append.
 type Reader interface {
 	// Read calls yield for every group after the position, oldest first, until yield returns false or the end of the
-	// log as it stood when Read was called. It returns ErrTrimmed, without a call, if groups after the position have
-	// been trimmed away. No lock and no transaction is held while yield runs.
+	// log as it stood when Read was called. It returns ErrTrimmed if groups after the position have been trimmed away,
+	// before the first call or, if Trim overtakes it, later. No lock and no transaction is held while yield runs.
 	Read(ctx context.Context, after Position, yield func(Entry) bool) error
 	// First returns the position after which everything is still there: Read(First()) reads the whole log.
 	First() Position

@@ -12,6 +12,10 @@ import (
 	"telemetryhub/storage/bolt"
 )
 
+// maxLog is how large the log may grow while the history cannot be written: then ingest pauses. It bounds how long a start
+// after a crash takes, since all of it is verified.
+const maxLog = 256 << 20
+
 // stores are the files of a hub.
 type stores struct {
 	hub.Stores
@@ -38,7 +42,7 @@ func openStores(dir string, log *slog.Logger) (_ *stores, err error) {
 		return nil, fmt.Errorf("open the history: %w", err)
 	}
 	s.Chunks, s.opened, s.damage = chunks, append(s.opened, chunks), append(s.damage, chunks.Damage)
-	wal, err := bolt.OpenLog(filepath.Join(dir, "log"), bolt.LogOptions{Logger: log})
+	wal, err := bolt.OpenLog(filepath.Join(dir, "log"), bolt.LogOptions{MaxBytes: maxLog, Logger: log})
 	if err != nil {
 		return nil, err
 	}
