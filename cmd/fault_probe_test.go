@@ -94,8 +94,10 @@ func (p *probe) OnClose(_ *gws.Conn, err error) {
 }
 
 // next returns the next frame of a type. Others are dropped.
-func (p *probe) next(want wire.Type) ([]byte, error) {
-	timeout := time.After(patience)
+func (p *probe) next(want wire.Type) ([]byte, error) { return p.nextFor(want, patience) }
+
+func (p *probe) nextFor(want wire.Type, most time.Duration) ([]byte, error) {
+	timeout := time.After(most)
 	for {
 		select {
 		case frame, ok := <-p.frames:
@@ -106,7 +108,7 @@ func (p *probe) next(want wire.Type) ([]byte, error) {
 				return frame, err
 			}
 		case <-timeout:
-			return nil, fmt.Errorf("the hub did not send a %s in %v", want, patience)
+			return nil, fmt.Errorf("the hub did not send a %s in %v", want, most)
 		}
 	}
 }

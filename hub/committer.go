@@ -25,6 +25,7 @@ type committer struct {
 	stats    *counters
 	logger   *slog.Logger
 	interval time.Duration
+	held     func() error // says why nothing may be appended although the log has room
 
 	last  storage.Position
 	begin time.Time // of the last commit
@@ -169,6 +170,9 @@ func (c *committer) addGap(e *entry, g device.Gap) {
 func (c *committer) append(ctx context.Context) error {
 	if c.group.Count() == 0 {
 		return nil
+	}
+	if err := c.held(); err != nil {
+		return err
 	}
 	pos, err := c.log.Append(ctx, c.group.Bytes(), c.last)
 	if err != nil {

@@ -51,7 +51,7 @@ type bed struct {
 
 func newBed(interval time.Duration) *bed {
 	log := &stubborn{Log: mem.NewLog()}
-	return &bed{log: log, committer: &committer{
+	return &bed{log: log, committer: &committer{held: func() error { return nil },
 		log: log, queue: newQueue(4 << 20), streams: &streamTable{byKey: map[streamKey]*stream{}}, tail: newTail(1<<20, 0),
 		stats: &counters{}, logger: slog.New(slog.DiscardHandler), interval: interval,
 	}}

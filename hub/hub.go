@@ -190,7 +190,7 @@ func (h *Hub) sessionEnded() {
 func (h *Hub) commitLoop(ctx context.Context) error {
 	c := &committer{
 		log: h.log, queue: h.queue, streams: h.streams, tail: h.tail, stats: &h.stats, logger: h.logger,
-		interval: h.options.CommitInterval, last: h.log.Last(),
+		interval: h.options.CommitInterval, last: h.log.Last(), held: h.held,
 	}
 	err := c.run(ctx)
 	switch {

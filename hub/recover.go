@@ -49,7 +49,7 @@ func (h *Hub) recover(ctx context.Context) error {
 	if err := h.finishDeletions(ctx); err != nil {
 		return err
 	}
-	h.applied.set(h.log.Last())
+	h.applied.set(h.history.Applied())
 	h.shown.set(h.log.Last())
 	h.live.settle(h.log.Last(), time.Now())
 	h.logger.Info("recovered", "devices", len(h.registry.byID), "groups", groups, "records", records,
@@ -76,10 +76,15 @@ func (h *Hub) replay(ctx context.Context, e storage.Entry) (records int, err err
 	if err := r.Err(); err != nil { // the history takes what is readable and records the loss
 		h.logger.Error("a group of the log is not readable to its end", "position", uint64(e.Position), "err", err)
 	}
-	for e.Position > h.history.Applied() {
+	for e.Position > h.history.Applied() && !h.stats.historyStuck.Load() {
 		err := h.history.ApplyEntry(ctx, e)
 		if errors.Is(err, storage.ErrFull) {
 			err = h.checkpoint(ctx, e.Position)
+			if noRoom(err) { // the history's cursor goes on from here when there is room
+				h.logger.Error("the history cannot be written; what the log holds besides is not shown until it can", "err", err)
+				h.stats.historyStuck.Store(true)
+				break
+			}
 		}
 		if err != nil {
 			return records, err
@@ -100,7 +105,9 @@ func (h *Hub) finishDeletions(ctx context.Context) error {
 	}
 	h.registry.mu.RUnlock()
 	for _, e := range left {
-		if err := h.dropHistory(ctx, e); err != nil {
+		if err := h.dropHistory(ctx, e); noRoom(err) {
+			h.logger.Warn("the history of a deleted device cannot be removed yet; the next start tries again", "device", e.id, "err", err)
+		} else if err != nil {
 			return err
 		}
 	}

@@ -87,6 +87,7 @@ var mappings = []mapping{
 	{hub.ErrDraining, http.StatusServiceUnavailable, 5, ""},
 	{hub.ErrTooMany, http.StatusServiceUnavailable, 10, ""},
 	{hub.ErrBusy, http.StatusServiceUnavailable, 2, ""},
+	{hub.ErrBehind, http.StatusServiceUnavailable, 5, ""},
 	{storage.ErrFull, http.StatusServiceUnavailable, 30,
 		"The hub's disk is full, so nothing was stored. Keep the readings and send them again later; free space on the hub."},
 	{storage.ErrReadOnly, http.StatusServiceUnavailable, 60,

@@ -28,9 +28,10 @@ type keeper struct {
 	// trimming is held while a segment's file is exchanged or deleted.
 	trimming sync.Mutex
 
-	// building guards next, and is held while it is made. It may be taken while Log.appending is held.
+	// building guards next and warned, and is held while next is made. It may be taken while Log.appending is held.
 	building sync.Mutex
 	next     *file
+	warned   bool // that there is no room for next, which would be said at every group
 
 	mu     sync.Mutex // guards the fields below
 	wanted bool
@@ -190,9 +191,11 @@ func (k *keeper) buildNow() {
 	if k.next != nil || !wanted {
 		return
 	}
-	if err := k.build(); err != nil {
+	err := k.build()
+	if err != nil && !k.warned {
 		k.l.opts.Logger.Warn("cannot prepare the next file of the log yet", "err", err)
 	}
+	k.warned = err != nil
 }
 
 func (k *keeper) sealNow(s *segment) {
