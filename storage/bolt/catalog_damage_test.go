@@ -104,7 +104,7 @@ func TestItemsThatVanishedAreNoticed(t *testing.T) {
 }
 
 func TestDeletedItemsDoNotComeBack(t *testing.T) {
-	dir := t.TempDir()
+	dir := fastDir(t)
 	path := filepath.Join(dir, "sound.bolt")
 	c := openCatalog(t, path)
 	for i := range 60 {
@@ -148,6 +148,52 @@ func TestDeletedItemsDoNotComeBack(t *testing.T) {
 		if err := c.Close(); err != nil {
 			t.Fatal(err)
 		}
+	}
+}
+
+func TestMissingItemsAreNamed(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "catalog.bolt")
+	c := openCatalog(t, path)
+	var items []storage.Item
+	for i := range 200 {
+		items = append(items, storage.Item{Key: fmt.Sprintf("device/%03d", i), Value: make([]byte, 500)})
+	}
+	if err := c.PutAll(t.Context(), items); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Close(); err != nil {
+		t.Fatal(err)
+	}
+	image := readFile(t, path)
+	at := bytes.Index(image, []byte("device/100")) // in the only leaf that has it, or in the branch above
+	for page := at / 4096; ; page++ {
+		if image[page*4096+8] == 2 && bytes.Contains(image[page*4096:(page+1)*4096], []byte("device/100")) {
+			clear(image[page*4096 : (page+1)*4096])
+			break
+		}
+	}
+	if err := os.WriteFile(path, image, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c, err := bolt.OpenCatalog(path, bolt.CatalogOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	var first, after string // the missing keys are from first to before after
+	for i := range 200 {
+		key := fmt.Sprintf("device/%03d", i)
+		_, _, err := c.Get(t.Context(), key)
+		if err != nil && first == "" {
+			first = key
+		}
+		if err == nil && first != "" && after == "" {
+			after = key
+		}
+	}
+	want := fmt.Sprintf("(from %q to before %q)", first, after)
+	if d := c.Damage(); len(d) != 1 || first == "" || !strings.Contains(d[0].Action, want) {
+		t.Errorf("reported: %v, want %s", d, want)
 	}
 }
 
@@ -202,7 +248,7 @@ func TestLostValueIsAnErrorUntilItIsReplaced(t *testing.T) {
 }
 
 func TestCoarseDamageOfTheCatalog(t *testing.T) {
-	dir := t.TempDir()
+	dir := fastDir(t)
 	path := filepath.Join(dir, "sound.bolt")
 	want := buildCatalog(t, path)
 	image := readFile(t, path)

@@ -127,7 +127,7 @@ func buildCatalog(t testing.TB, path string) map[string]storage.Item {
 }
 
 func TestFlippedBitsInTheCatalogAreFound(t *testing.T) {
-	dir := t.TempDir()
+	dir := fastDir(t)
 	path := filepath.Join(dir, "sound.bolt")
 	want := buildCatalog(t, path)
 	seed := rand.Uint64()

@@ -3,6 +3,7 @@ package bolt
 import (
 	"bytes"
 	"cmp"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"maps"
@@ -41,6 +42,7 @@ type catalogRescue struct {
 	pieces map[string][][]byte // everything that was found under a key: at most one is right
 	sums   []foundSummary
 	broken int // records of the newest state that could not be read
+	gaps   []gap
 
 	chosen map[string]*candidate
 	last   storage.Revision // the greatest one known
@@ -61,7 +63,8 @@ type foundSummary struct {
 //
 // Items of the newest state are kept. A record from a page that was free may have been deleted on purpose, a revoked
 // token for instance; it is kept only if the summary proves that it belongs to the newest state.
-func salvageCatalog(path string, fo fileOptions, why error) (Damage, error) {
+func salvageCatalog(path string, fo fileOptions, why error) (_ Damage, err error) {
+	defer recoverTo(&err)
 	fail := func(err error) (Damage, error) { return Damage{}, fmt.Errorf("rescue %s: %w", path, err) }
 	d, err := openDamaged(path)
 	if err != nil {
@@ -109,7 +112,7 @@ func rescueCatalog(p *pages) *catalogRescue {
 func gatherCatalog(p *pages) *catalogRescue {
 	r := &catalogRescue{
 		tx: p.meta.txid, items: make(map[string][]*candidate), pieces: make(map[string][][]byte),
-		chosen: make(map[string]*candidate),
+		chosen: make(map[string]*candidate), gaps: p.gaps(itemsBucket),
 	}
 	scan(p, r.see)
 	scanDeep(p, r.see)
@@ -134,6 +137,9 @@ func (r *catalogRescue) see(e element) {
 		if !slices.ContainsFunc(r.pieces[k], func(b []byte) bool { return bytes.Equal(b, e.value) }) {
 			r.pieces[k] = append(r.pieces[k], bytes.Clone(e.value))
 		}
+	}
+	if len(e.key) > storage.MaxKey {
+		return
 	}
 	c := candidate{key: string(e.key), origin: e.origin, pages: []pageID{e.page}}
 	var err error
@@ -164,8 +170,7 @@ func (c *candidate) repair(e element) bool {
 	both := append(bytes.Clone(e.key), e.value...)
 	n := len(e.key)
 	fixed, ok := repairBit(both, n+recordHead, func(b []byte) bool {
-		_, _, err := decodeRecord(b[:n], b[n:])
-		return err == nil
+		return headCheck(b[n:n+recordHead], b[:n]) == binary.BigEndian.Uint32(b[n+recordHead-4:])
 	})
 	if ok {
 		c.key = string(fixed[:n])
@@ -245,7 +250,7 @@ func (r *catalogRescue) choose() bool {
 		return true
 	}
 	if missing := int64(want.count) - int64(len(r.chosen)); missing > 0 {
-		r.report.add("%d are missing%s", missing, suspects(loose))
+		r.report.add("%d are missing%s%s", missing, r.where(), suspects(loose))
 	} else {
 		r.report.add("%d were expected", want.count)
 	}
@@ -292,6 +297,18 @@ func (r *catalogRescue) prove(want *summary, loose map[pageID][]*candidate) bool
 		}
 	}
 	return try(slices.Collect(maps.Keys(all)))
+}
+
+// where tells in which ranges of keys items are missing.
+func (r *catalogRescue) where() string {
+	if len(r.gaps) == 0 || len(r.gaps) > maxFindings {
+		return ""
+	}
+	texts := make([]string, len(r.gaps))
+	for i, g := range r.gaps {
+		texts[i] = g.String()
+	}
+	return " (" + strings.Join(texts, ", ") + ")"
 }
 
 // suspects names keys that are missing or were deleted earlier: nobody can say which.

@@ -121,7 +121,7 @@ func editSlice(t testing.TB, dir string, fn func(tx *bbolt.Tx) error) {
 }
 
 func TestCoarseDamageOfASlice(t *testing.T) {
-	dir := t.TempDir()
+	dir := fastDir(t)
 	want := buildSlice(t, filepath.Join(dir, "sound"))
 	image := readFile(t, slicePath(filepath.Join(dir, "sound")))
 	damages := map[string][]byte{}

@@ -91,15 +91,7 @@ func (h *sliceFile) isOpen() bool {
 
 // opened opens the file for a place that placeLocked made.
 func (c *Chunks) opened(h *sliceFile, forWriting, exists bool, create func(f *file) error) (*sliceFile, error) {
-	path, fo := c.path(h.slice), c.fileOptions()
-	switch {
-	case !exists:
-		h.file, h.err = createFile(path, fo, create)
-	case forWriting:
-		h.err = h.openWriter(path, fo, c.seen(h.slice))
-	default:
-		h.err = h.openReader(path, fo, c.seen(h.slice))
-	}
+	h.err = h.open(c.path(h.slice), c.fileOptions(), c.seen(h.slice), forWriting, exists, create)
 	if h.err == nil {
 		c.mu.Lock()
 		v := c.verified[h.slice]
@@ -117,6 +109,19 @@ func (c *Chunks) opened(h *sliceFile, forWriting, exists bool, create func(f *fi
 		return nil, err
 	}
 	return h, nil
+}
+
+// open opens the file in one of three ways. A panic about what is in it is damage: others wait for the file.
+func (h *sliceFile) open(path string, fo fileOptions, seen verification, forWriting, exists bool, create func(*file) error) (err error) {
+	defer recoverTo(&err)
+	switch {
+	case !exists:
+		h.file, err = createFile(path, fo, create)
+		return err
+	case forWriting:
+		return h.openWriter(path, fo, seen)
+	}
+	return h.openReader(path, fo, seen)
 }
 
 func (c *Chunks) seen(slice storage.Slice) verification {
@@ -182,7 +187,8 @@ func (h *sliceFile) openWriter(path string, fo fileOptions, seen verification) e
 }
 
 // view runs fn on the newest state of the file.
-func (h *sliceFile) view(fn func(s *sliceView) error) error {
+func (h *sliceFile) view(fn func(s *sliceView) error) (err error) {
+	defer recoverTo(&err)
 	if h.file == nil {
 		return fn(&sliceView{slice: h.slice, p: &pages{r: h.os, size: h.size, meta: h.meta}})
 	}

@@ -47,7 +47,7 @@ func buildSlice(t testing.TB, dir string) map[storage.BlockKey]string {
 }
 
 func TestFlippedBitsInASliceAreFound(t *testing.T) {
-	dir := t.TempDir()
+	dir := fastDir(t)
 	name := fmt.Sprintf("%d.bolt", flipSlice)
 	want := buildSlice(t, filepath.Join(dir, "sound"))
 	seed := rand.Uint64()

@@ -44,7 +44,8 @@ type foundDirectory struct {
 // What belongs to the newest state is told by the tail, the chain of directories that begins there, and the checksums
 // that they hold. What is gone stays listed as lost, so that it is never taken for something that was not there. A file of
 // which nothing is left becomes an empty slice that says so, because the hub must be able to write on.
-func salvageSlice(path string, slice storage.Slice, fo fileOptions, why error) (Damage, error) {
+func salvageSlice(path string, slice storage.Slice, fo fileOptions, why error) (_ Damage, err error) {
+	defer recoverTo(&err)
 	fail := func(err error) (Damage, error) { return Damage{}, fmt.Errorf("rescue %s: %w", path, err) }
 	d, err := openDamaged(path)
 	if err != nil {

@@ -197,11 +197,12 @@ func (p *pages) inUse(id pageID) bool { return id >= 2 && id < p.meta.high }
 // raw returns n bytes at the page. They are valid until the next call.
 func (p *pages) raw(id pageID, n int) ([]byte, error) {
 	off := int64(id) * pageSize
-	if at := off - p.windowOff; at >= 0 && at+int64(n) <= int64(p.windowLen) {
-		return p.window[at : at+int64(n)], nil
-	}
+	// First, because the window may reach beyond the pages that are in use.
 	if end := int64(p.meta.high) * pageSize; off < 0 || off+int64(n) > end || off+int64(n) > p.size {
 		return nil, corruptf("page %d lies outside the file", id)
+	}
+	if at := off - p.windowOff; at >= 0 && at+int64(n) <= int64(p.windowLen) {
+		return p.window[at : at+int64(n)], nil
 	}
 	if off == p.windowOff+int64(p.windowLen) {
 		p.ahead = min(2*p.ahead, maxAhead)

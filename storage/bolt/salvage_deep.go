@@ -1,5 +1,10 @@
 package bolt
 
+import (
+	"bytes"
+	"fmt"
+)
+
 // deepBytes is how much of a node scanDeep looks at. A node of catalog or slice has at most four elements of a piece
 // each, or fits in a page.
 const deepBytes = 20 << 10
@@ -125,4 +130,57 @@ func joinVariants(parts [][][]byte, right func([]byte) bool) ([]byte, bool) {
 		}
 	}
 	return nil, false
+}
+
+// gap is a range of keys of a bucket that lies under pages that cannot be read: from lo to before hi; nil is no bound.
+type gap struct{ lo, hi []byte }
+
+func (g gap) String() string {
+	switch {
+	case g.lo == nil && g.hi == nil:
+		return "anywhere"
+	case g.lo == nil:
+		return fmt.Sprintf("before %q", g.hi)
+	case g.hi == nil:
+		return fmt.Sprintf("from %q on", g.lo)
+	}
+	return fmt.Sprintf("from %q to before %q", g.lo, g.hi)
+}
+
+// gaps follows the tree of a bucket and returns where it breaks.
+func (p *pages) gaps(bucket string) []gap {
+	root, _, _, ok, err := p.bucket(bucket)
+	if err != nil || !ok {
+		return []gap{{}}
+	}
+	if root == 0 {
+		return nil
+	}
+	var gaps []gap
+	seen := make(map[pageID]bool)
+	var walk func(id pageID, lo, hi []byte)
+	walk = func(id pageID, lo, hi []byte) {
+		n, err := p.node(id)
+		if err != nil || seen[id] {
+			gaps = append(gaps, gap{lo, hi})
+			return
+		}
+		seen[id] = true
+		if n.leaf {
+			return
+		}
+		n.b = bytes.Clone(n.b) // the reader's bytes are gone with the next page
+		for i := range n.count {
+			childLo, childHi := lo, hi
+			if i > 0 {
+				childLo = n.key(i)
+			}
+			if i+1 < n.count {
+				childHi = n.key(i + 1)
+			}
+			walk(n.child(i), childLo, childHi)
+		}
+	}
+	walk(root, nil, nil)
+	return gaps
 }
