@@ -147,7 +147,7 @@ func (h *sliceFile) openReader(path string, fo fileOptions, seen verification) e
 
 func (h *sliceFile) checkReader(fo fileOptions, seen verification) error {
 	if !seen.directory {
-		if err := forget(h.os); err != nil {
+		if err := forget(h.os); err != nil && !fo.readOnly {
 			return fmt.Errorf("%w: what was written last cannot be made durable: %w", storage.ErrUnknown, err)
 		}
 	}

@@ -155,7 +155,7 @@ func checkFile(f *os.File, opts fileOptions) error {
 	if opts.unchecked {
 		return nil
 	}
-	if err := forget(f); err != nil {
+	if err := forget(f); err != nil && !opts.readOnly { // who only reads can do without a disk that takes writes
 		return fmt.Errorf("%w: what was written last cannot be made durable: %w", storage.ErrUnknown, err)
 	}
 	p, err := pagesOf(f)

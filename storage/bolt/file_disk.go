@@ -67,6 +67,9 @@ const lockName = "hub.lock"
 func LockDir(dir string) (*DirLock, error) {
 	path := filepath.Join(dir, lockName)
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
+	if errors.Is(err, unix.EROFS) {
+		f, err = os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW, 0) // the lock works all the same
+	}
 	if err != nil {
 		return nil, fmt.Errorf("lock %s: %w", dir, openError(err))
 	}
@@ -77,21 +80,15 @@ func LockDir(dir string) (*DirLock, error) {
 		}
 		return nil, fmt.Errorf("%s is %w (pid %s): stop that hub first, or use another folder", dir, storage.ErrLocked, lockOwner(f))
 	}
-	if err := writeOwner(f); err != nil {
-		return nil, errors.Join(fmt.Errorf("lock %s: %w", dir, openError(err)), f.Close())
-	}
+	writeOwner(f)
 	return &DirLock{f: f}, nil
 }
 
-// writeOwner leaves the lock usable when the disk is full: then only the name of the owner is missing.
-func writeOwner(f *os.File) error {
-	if err := f.Truncate(0); err != nil {
-		return err
+// writeOwner leaves the lock usable when the disk takes no writes: then only the name of the owner is missing.
+func writeOwner(f *os.File) {
+	if err := f.Truncate(0); err == nil {
+		_, _ = f.WriteAt([]byte(strconv.Itoa(os.Getpid())+"\n"), 0)
 	}
-	if _, err := f.WriteAt([]byte(strconv.Itoa(os.Getpid())+"\n"), 0); err != nil && !isFull(err) {
-		return err
-	}
-	return nil
 }
 
 func lockOwner(f *os.File) string {

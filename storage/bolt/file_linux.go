@@ -7,15 +7,17 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// forget makes the system read the file from the disk again. Pages of a commit whose fsync failed are in the cache as
-// if they were durable; what the disk has shows only without the cache.
+// forget makes the system read the file from the disk again, also if it cannot be made durable, which the error says.
+// Pages of a commit whose fsync failed are in the cache as if they were durable; what the disk has shows only without the
+// cache.
 func forget(f *os.File) error {
-	if err := f.Sync(); err != nil && !errors.Is(err, unix.EROFS) && !errors.Is(err, unix.EINVAL) {
-		return err
+	err := f.Sync()
+	if errors.Is(err, unix.EROFS) || errors.Is(err, unix.EINVAL) {
+		err = nil
 	}
 	// It is advice: file systems that keep no cache refuse it.
 	_ = unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_DONTNEED)
-	return nil
+	return err
 }
 
 // reserve gives the file n bytes of real disk, so that later writes cannot fail for want of space. Where the file

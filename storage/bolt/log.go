@@ -26,6 +26,9 @@ type LogOptions struct {
 	// FreeBytes is what a new segment must leave free on the disk; otherwise Append fails with storage.ErrFull. Zero means
 	// 32 MiB, negative means nothing.
 	FreeBytes int64
+	// ReadOnly opens an existing folder and never writes, locks nothing, and makes do with a disk that takes no writes. What
+	// is damaged stays as it is.
+	ReadOnly bool
 	// Logger receives diagnostics. Nil discards them.
 	Logger *slog.Logger
 }
@@ -102,6 +105,9 @@ func (l *Log) Append(ctx context.Context, group []byte, last storage.Position) (
 	}
 	if len(group) > storage.MaxGroup {
 		return 0, fmt.Errorf("append %d bytes: %w: at most %d", len(group), storage.ErrTooLarge, storage.MaxGroup)
+	}
+	if l.opts.ReadOnly {
+		return 0, storage.ErrReadOnly
 	}
 	l.appending.Lock()
 	defer l.appending.Unlock()
@@ -271,6 +277,9 @@ func (l *Log) remember(d Damage) bool {
 
 // Trim implements storage.Log. It deletes the files in which no group after upTo is.
 func (l *Log) Trim(ctx context.Context, upTo storage.Position) error {
+	if l.opts.ReadOnly {
+		return storage.ErrReadOnly
+	}
 	l.keep.trimming.Lock()
 	defer l.keep.trimming.Unlock()
 	for {
@@ -320,6 +329,9 @@ func (l *Log) Close() error {
 	l.mu.Unlock()
 	if again {
 		return nil
+	}
+	if l.opts.ReadOnly {
+		return l.closeReadOnly()
 	}
 	err := l.keep.stop()
 	l.keep.trimming.Lock()

@@ -55,7 +55,7 @@ func (o *opening) replace(c *oldSegment, f segmentFindings) error {
 	why := c.bad
 	err = c.fd.Close()
 	*c = oldSegment{first: c.first, path: c.path}
-	if err = errors.Join(err, c.open()); err == nil && c.bad == nil {
+	if err = errors.Join(err, c.open(false)); err == nil && c.bad == nil {
 		c.read = true
 		c.v, c.bad = verifySegment(c.p, c.first)
 	}

@@ -34,6 +34,9 @@ func OpenLog(dir string, o LogOptions) (*Log, error) {
 }
 
 func openLog(dir string, o LogOptions) (_ *Log, err error) {
+	if o.ReadOnly {
+		return openLogReadOnly(dir, o)
+	}
 	if err := makeDir(dir); err != nil {
 		return nil, err
 	}
@@ -81,7 +84,7 @@ func (o *opening) run() error {
 		return o.create(1)
 	}
 	for _, c := range o.files {
-		if err := c.open(); err != nil {
+		if err := c.open(false); err != nil {
 			return err
 		}
 	}
@@ -105,7 +108,7 @@ func (o *opening) list() error {
 		path := filepath.Join(o.l.dir, e.Name())
 		if first, ok := parseSegmentName(e.Name()); ok {
 			o.files = append(o.files, &oldSegment{first: first, path: path})
-		} else if strings.HasSuffix(e.Name(), tempSuffix) {
+		} else if strings.HasSuffix(e.Name(), tempSuffix) && !o.l.opts.ReadOnly {
 			if err := removeTemp(path); err != nil {
 				return err
 			}
@@ -121,13 +124,13 @@ func (o *opening) list() error {
 }
 
 // open opens the file, drops it from the cache, and refuses what is not ours or newer.
-func (c *oldSegment) open() error {
-	fd, err := openLocked(c.path, false)
+func (c *oldSegment) open(readOnly bool) error {
+	fd, err := openLocked(c.path, readOnly)
 	if err != nil {
 		return fmt.Errorf("%s: %w", c.path, err)
 	}
 	c.fd = fd
-	if err := forget(fd); err != nil {
+	if err := forget(fd); err != nil && !readOnly {
 		return fmt.Errorf("%s: %w: what was written last cannot be made durable: %w", c.path, storage.ErrUnknown, err)
 	}
 	c.p, err = pagesOf(fd)
