@@ -2,8 +2,11 @@ package cmd_test
 
 import (
 	"errors"
+	"net/http"
 	"os/exec"
 	"path/filepath"
+	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -64,6 +67,91 @@ func TestFailedSyncIsNeverAcked(t *testing.T) {
 				s.ready(patience)
 			}
 			waitForAcks(t, f, f.acked()+50)
+			f.stop()
+			f.check(t, s)
+			s.stop()
+			f.checkLog(t, s.dir)
+		})
+	}
+}
+
+// TestDiskThatFailsForGoodIsReadOnly lets every write or sync of some files fail from a moment on. The hub ends with its own
+// exit code; started again it stays up, shows everything that was acked and takes nothing; when the disk is well again,
+// the next start goes on.
+func TestDiskThatFailsForGoodIsReadOnly(t *testing.T) {
+	newDevice := func(s *server, admin string) { s.ask(http.MethodPost, "/api/v1/devices", admin, `{"id":"straw"}`) }
+	flush := func(s *server, admin string) { s.ask(http.MethodPost, "/api/v1/flush", admin, "") }
+	cases := map[string]struct {
+		faults  []lossyfs.Fault
+		trigger func(s *server, admin string)
+	}{
+		"syncs of the log":         {[]lossyfs.Fault{{Op: lossyfs.Sync, File: "data/log/*", Lost: true}}, nil},
+		"writes of the log":        {[]lossyfs.Fault{{Op: lossyfs.Write, File: "data/log/*"}}, nil},
+		"syncs of the catalog":     {[]lossyfs.Fault{{Op: lossyfs.Sync, File: "data/catalog.bolt", Lost: true}}, newDevice},
+		"syncs of history files":   {[]lossyfs.Fault{{Op: lossyfs.Sync, File: "data/history/*", Lost: true}}, flush},
+		"every write":              {[]lossyfs.Fault{{Op: lossyfs.Write}, {Op: lossyfs.Sync, Lost: true}}, nil},
+		"writes of a read-only fs": {[]lossyfs.Fault{{Op: lossyfs.Write, Errno: syscall.EROFS}, {Op: lossyfs.Sync, Errno: syscall.EROFS}}, nil},
+	}
+	for name, tc := range cases {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			disk := newLossyDisk(t)
+			s := newServerAt(t, filepath.Join(disk.dir, "data"))
+			s.start()
+			f := startFleet(t, s, 3)
+			admin, viewer := s.token("admin"), s.token("viewer")
+			waitForAcks(t, f, 100)
+			if tc.trigger != nil { // there is a history file already
+				flush(s, admin)
+			}
+			for _, fault := range tc.faults {
+				disk.fail(fault)
+			}
+			if tc.trigger != nil {
+				tc.trigger(s, admin)
+			}
+			if strings.Contains(name, "read-only") {
+				until(t, "the hub says that it is read-only", func() bool { return s.ask(http.MethodGet, "/readyz", "", "").code == 503 })
+				s.kill()
+			} else if code := s.exited(); code != exitStorage {
+				t.Fatalf("exit code %d, want %d", code, exitStorage)
+			}
+			s.launch()
+			until(t, "the hub answers", func() bool {
+				select {
+				case <-s.done:
+					t.Fatalf("the hub ended with exit code %d: the service manager would start it for ever", s.exited())
+				default:
+				}
+				return s.ask(http.MethodGet, "/healthz", "", "").code == http.StatusOK
+			})
+			if a := s.ask(http.MethodGet, "/readyz", "", ""); a.code != http.StatusServiceUnavailable || !strings.Contains(a.text, "read-only") {
+				t.Errorf("readyz: %+v", a)
+			}
+			if a := s.ask(http.MethodPost, "/api/v1/devices/sensor-0/readings", admin, `{"level":1}`); a.code != http.StatusServiceUnavailable || a.retry == "" {
+				t.Errorf("readings by HTTP: %+v", a)
+			}
+			if a := s.ask(http.MethodGet, "/api/v1/latest", viewer, ""); a.code != http.StatusOK || !strings.Contains(a.text, "sensor-0") {
+				t.Errorf("latest: %d %.300s", a.code, a.text)
+			}
+			if st := s.status(admin); !st.Disk.ReadOnly || st.Ready {
+				t.Errorf("status: %+v", st)
+			}
+			acked := f.acked()
+			f.checkHeld(t, s, viewer, false)
+			if now := f.acked(); now != acked {
+				t.Errorf("%d batches were acked", now-acked)
+			}
+			select {
+			case <-s.done:
+				t.Error("the hub ended")
+			default:
+			}
+			disk.do(lossyfs.Order{Do: "heal"})
+			s.stop()
+			s.launch()
+			s.ready(patience)
+			waitForAcks(t, f, acked+100)
 			f.stop()
 			f.check(t, s)
 			s.stop()

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -72,10 +73,15 @@ func Open(ctx context.Context, st Stores, o Options) (*Hub, error) {
 		idle:      make(chan struct{}, 1),
 		viewerSet: map[*Viewer]struct{}{},
 	}
-	if h.epoch, err = openEpoch(ctx, st.Catalog); err != nil {
+	if h.epoch, err = openEpoch(ctx, st.Catalog, o.ReadOnly); err != nil {
 		return nil, err
 	}
-	h.history, err = history.Open(ctx, st.Chunks, st.Catalog, reg, history.Options{Logger: o.Logger})
+	ho := history.Options{Logger: o.Logger}
+	if o.ReadOnly {
+		h.readOnly.Store(true)
+		ho.MaxBytes = math.MaxInt64 // what the log holds besides cannot be flushed
+	}
+	h.history, err = history.Open(ctx, st.Chunks, st.Catalog, reg, ho)
 	if err != nil {
 		return nil, fmt.Errorf("open the history: %w", err)
 	}
@@ -86,11 +92,13 @@ func Open(ctx context.Context, st Stores, o Options) (*Hub, error) {
 }
 
 // openEpoch returns the name of this data, which the tokens of viewers carry.
-func openEpoch(ctx context.Context, c storage.Catalog) (string, error) {
+func openEpoch(ctx context.Context, c storage.Catalog, readOnly bool) (string, error) {
 	v, _, err := c.Get(ctx, keyEpoch)
 	if errors.Is(err, storage.ErrNotFound) {
-		v = []byte(strings.ToLower(rand.Text()[:10]))
-		_, err = c.Put(ctx, keyEpoch, v, storage.Absent)
+		v, err = []byte(strings.ToLower(rand.Text()[:10])), nil
+		if !readOnly {
+			_, err = c.Put(ctx, keyEpoch, v, storage.Absent)
+		}
 	}
 	if err != nil {
 		return "", fmt.Errorf("the epoch of the data: %w", err)
@@ -130,7 +138,7 @@ func (h *Hub) Run(ctx context.Context) error {
 	h.drain(work)
 	stopCommit()
 	<-committed
-	if work.Err() == nil {
+	if work.Err() == nil && !h.options.ReadOnly {
 		h.lastFlush()
 	}
 	stop()
@@ -188,6 +196,11 @@ func (h *Hub) sessionEnded() {
 
 // commitLoop runs the committer. A log that can only be read any more ends ingestion but not the hub.
 func (h *Hub) commitLoop(ctx context.Context) error {
+	if h.options.ReadOnly {
+		h.queue.close(storage.ErrReadOnly)
+		<-ctx.Done()
+		return nil
+	}
 	c := &committer{
 		log: h.log, queue: h.queue, streams: h.streams, tail: h.tail, stats: &h.stats, logger: h.logger,
 		interval: h.options.CommitInterval, last: h.log.Last(), held: h.held,

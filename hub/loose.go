@@ -31,6 +31,8 @@ func (h *Hub) Ingest(ctx context.Context, id device.ID, f wire.Format, body []by
 		return IngestResult{}, ErrUnknownDevice
 	case h.draining.Load():
 		return IngestResult{}, ErrDraining
+	case h.readOnly.Load():
+		return IngestResult{}, fmt.Errorf("the hub takes no readings: %w", storage.ErrReadOnly)
 	case h.stats.full.Load():
 		return IngestResult{}, fmt.Errorf("the hub takes no readings now: %w", storage.ErrFull)
 	}

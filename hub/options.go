@@ -38,6 +38,8 @@ type Options struct {
 	MaxViewers int
 	// DrainTimeout bounds how long Run waits for sessions to end and for the last commits when it is stopped. Zero means 5 s.
 	DrainTimeout time.Duration
+	// ReadOnly makes a hub that shows what there is and takes no readings: nothing is written, and the stores may be read-only.
+	ReadOnly bool
 	// Logger receives diagnostics. Nil discards them.
 	Logger *slog.Logger
 }

@@ -192,6 +192,10 @@ func (h *Hub) checkpoint(ctx context.Context, pos storage.Position) error {
 
 // historyLoop is the history's cursor. A flush runs beside it, one at a time.
 func (h *Hub) historyLoop(ctx context.Context) error {
+	if h.options.ReadOnly { // recovery has applied all that there will ever be
+		<-ctx.Done()
+		return nil
+	}
 	flushed := make(chan error, 1)
 	flushing := false
 	start := func() {

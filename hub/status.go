@@ -62,7 +62,7 @@ func (s *Status) Ready() error {
 	case s.Draining:
 		return ErrDraining
 	case s.ReadOnly:
-		return fmt.Errorf("the hub takes no readings: %w: check the disk", storage.ErrReadOnly)
+		return fmt.Errorf("the hub takes no readings: %w: check the disk, then start the hub again", storage.ErrReadOnly)
 	case s.Full:
 		return fmt.Errorf("the hub takes no readings: %w: free some space, it goes on by itself", storage.ErrFull)
 	case s.HistoryStuck:

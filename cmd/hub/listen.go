@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"syscall"
 
 	"telemetryhub/hub/access/cert"
 	"telemetryhub/hub/api"
@@ -86,6 +87,10 @@ func listen(s *serveSettings, log *slog.Logger) (_ *bindings, err error) {
 		b.listeners = append(b.listeners, &listener{d, a.kind, d})
 	}
 	control, err := listenControl(s.data)
+	if errors.Is(err, syscall.EROFS) {
+		log.Warn("commands of this program cannot reach the hub: the disk takes no writes", "err", err)
+		return b, nil
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -13,7 +13,6 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
 
-	"telemetryhub/hub"
 	"telemetryhub/hub/access"
 	"telemetryhub/hub/api"
 	"telemetryhub/hub/ws"
@@ -65,19 +64,13 @@ func serve(ctx context.Context, s *serveSettings, w world) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, bound.close()) }()
-	stores, err := openStores(s.data, log)
+	defer func() { noteFailure(s.data, err) }()
+	in, err := openInside(ctx, s, log)
 	if err != nil {
 		return err
 	}
+	stores, people, core := in.stores, in.people, in.core
 	defer func() { err = errors.Join(err, stores.close()) }()
-	people, err := access.Open(ctx, stores.Catalog, access.Options{Logger: log})
-	if err != nil {
-		return fmt.Errorf("open the list of tokens and people: %w", err)
-	}
-	core, err := hub.Open(ctx, stores.Stores, hub.Options{CommitInterval: s.commit, DrainTimeout: stopDevices, Logger: log})
-	if err != nil {
-		return fmt.Errorf("open the hub: %w", err)
-	}
 	counts := &counts{door: bound.metrics}
 	web, err := api.New(s.apiOptions(core, people, stores, bound, counts, log))
 	if err != nil {
@@ -100,6 +93,7 @@ func serve(ctx context.Context, s *serveSettings, w world) (err error) {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return core.Run(ctx) })
 	g.Go(func() error { return people.Run(ctx) })
+	g.Go(func() error { return in.stop.run(ctx) })
 	g.Go(func() error { return trimMemory(ctx) })
 	if bound.cert != nil {
 		g.Go(func() error { return bound.cert.Run(ctx) })

@@ -23,8 +23,8 @@ type stores struct {
 	opened []io.Closer
 }
 
-// openStores opens what is in the data folder, and makes what is missing. The folder must be locked.
-func openStores(dir string, log *slog.Logger) (_ *stores, err error) {
+// openStores opens what is in the data folder, and makes what is missing unless it is only read. The folder must be locked.
+func openStores(dir string, readOnly bool, log *slog.Logger) (_ *stores, err error) {
 	log = log.With("component", "storage")
 	s := &stores{}
 	defer func() {
@@ -32,17 +32,17 @@ func openStores(dir string, log *slog.Logger) (_ *stores, err error) {
 			err = errors.Join(err, s.close())
 		}
 	}()
-	catalog, err := bolt.OpenCatalog(filepath.Join(dir, "catalog.bolt"), bolt.CatalogOptions{Logger: log})
+	catalog, err := bolt.OpenCatalog(filepath.Join(dir, "catalog.bolt"), bolt.CatalogOptions{ReadOnly: readOnly, Logger: log})
 	if err != nil {
 		return nil, fmt.Errorf("open the catalog: %w", err)
 	}
 	s.Catalog, s.opened, s.damage = catalog, append(s.opened, catalog), append(s.damage, catalog.Damage)
-	chunks, err := bolt.OpenChunks(filepath.Join(dir, "history"), bolt.ChunksOptions{Logger: log})
+	chunks, err := bolt.OpenChunks(filepath.Join(dir, "history"), bolt.ChunksOptions{ReadOnly: readOnly, Logger: log})
 	if err != nil {
 		return nil, fmt.Errorf("open the history: %w", err)
 	}
 	s.Chunks, s.opened, s.damage = chunks, append(s.opened, chunks), append(s.damage, chunks.Damage)
-	wal, err := bolt.OpenLog(filepath.Join(dir, "log"), bolt.LogOptions{MaxBytes: maxLog, Logger: log})
+	wal, err := bolt.OpenLog(filepath.Join(dir, "log"), bolt.LogOptions{MaxBytes: maxLog, ReadOnly: readOnly, Logger: log})
 	if err != nil {
 		return nil, err
 	}
