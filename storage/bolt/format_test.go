@@ -68,11 +68,13 @@ func goldenBlock(flush, index int) []byte {
 	return bytes.Repeat(fmt.Appendf(nil, "block %d of %d ", index, flush), 1+flush*index*20)
 }
 
+// The golden slice has so many flushes, and each of them so many blocks.
 const (
-	goldenSlice   storage.Slice = 20_000
-	goldenFlushes               = 5
-	goldenBlocks                = 6
+	goldenFlushes = 5
+	goldenBlocks  = 6
 )
+
+const goldenSlice storage.Slice = 20_000
 
 // goldenCopy copies what a version wrote to a folder of the test. The originals are never written again, only added to
 // by new versions.
