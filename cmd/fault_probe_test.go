@@ -241,3 +241,18 @@ func (s *server) status(token string) (h hubStatus) {
 	}
 	return h
 }
+
+// owns reports whether a line of NDJSON is a reading that the device may have sent.
+func (d *sensor) owns(line string) bool {
+	var row struct {
+		T int64
+		V map[string]float64
+	}
+	if json.Unmarshal([]byte(line), &row) != nil {
+		return false
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	seq, sample := uint64(row.T-oracleStart)/10, int(row.T-oracleStart)%10
+	return seq >= 1 && seq <= d.sent && sample < oracleSamples && row.V["level"] == oracleValue(d.id, seq, sample)
+}

@@ -198,12 +198,16 @@ func (h *Hub) historyLoop(ctx context.Context) error {
 	}
 	flushed := make(chan error, 1)
 	flushing := false
+	var notBefore time.Time // when to try again after a flush has failed
 	start := func() {
 		flushing = true
 		go func() { flushed <- h.checkpoint(ctx, h.tail.end()) }()
 	}
 	finish := func(err error) error {
 		flushing = false
+		if err != nil {
+			notBefore = time.Now().Add(fullRetry)
+		}
 		return h.flushError(ctx, err)
 	}
 	defer func() {
@@ -219,7 +223,7 @@ func (h *Hub) historyLoop(ctx context.Context) error {
 			return finish(err)
 		default:
 		}
-		if !flushing && h.history.Due() {
+		if !flushing && h.history.Due() && !time.Now().Before(notBefore) {
 			start()
 		}
 		return nil
@@ -234,6 +238,10 @@ func (h *Hub) historyLoop(ctx context.Context) error {
 				return errors.Join(err, poll())
 			}
 			if !flushing {
+				select {
+				case <-time.After(time.Until(notBefore)):
+				case <-ctx.Done():
+				}
 				start()
 			}
 			select {
@@ -263,10 +271,6 @@ func (h *Hub) flushError(ctx context.Context, err error) error {
 	}
 	if !h.stats.historyStuck.Swap(true) {
 		h.logger.Error("the history cannot be written; the log keeps everything and it is tried again", "err", err)
-	}
-	select { // do not spin
-	case <-time.After(fullRetry):
-	case <-ctx.Done():
 	}
 	return nil
 }
