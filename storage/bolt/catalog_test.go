@@ -214,37 +214,3 @@ func TestCancelledPutIsWithdrawnOrDone(t *testing.T) {
 		}
 	}
 }
-
-func BenchmarkCatalogPut(b *testing.B) {
-	c := openCatalog(b, filepath.Join(b.TempDir(), "catalog.bolt"))
-	defer c.Close()
-	value := make([]byte, 300)
-	for i := range b.N {
-		if _, err := c.Put(b.Context(), fmt.Sprintf("device/%05d", i%10_000), value, storage.Any); err != nil {
-			b.Fatal(err)
-		}
-	}
-}
-
-func BenchmarkCatalogPutParallel64(b *testing.B) {
-	c := openCatalog(b, filepath.Join(b.TempDir(), "catalog.bolt"))
-	defer c.Close()
-	value := make([]byte, 300)
-	work := make(chan int)
-	var wg sync.WaitGroup
-	b.ResetTimer()
-	for range 64 {
-		wg.Go(func() {
-			for i := range work {
-				if _, err := c.Put(b.Context(), fmt.Sprintf("device/%05d", i%10_000), value, storage.Any); err != nil {
-					b.Error(err)
-				}
-			}
-		})
-	}
-	for i := range b.N {
-		work <- i
-	}
-	close(work)
-	wg.Wait()
-}

@@ -44,11 +44,13 @@ func (o *ChunksOptions) fill() error {
 // Chunks is a storage.Chunks with one file for each slice. Files are opened when they are used.
 //
 // A file that turns out to be damaged is replaced by a new one with everything that can be proven right; the damaged one
-// is kept beside it, and the damage is reported. The locks are taken in the order Chunks.mu, sliceFile.writing.
+// is kept beside it, and the damage is reported.
 type Chunks struct {
 	dir   string
 	opts  ChunksOptions
 	latch latch
+	// windows keeps buffers of page readers, which would otherwise be most of what reading a block allocates.
+	windows sync.Pool
 
 	mu       sync.Mutex // guards the fields below; never held while a file is read or written
 	closed   bool

@@ -27,13 +27,15 @@ type sliceFile struct {
 	size int64
 	meta meta
 
+	windows *sync.Pool // of *[]byte, for reading pages; shared by all files
+
 	ready chan struct{} // closed when it is open or has failed to open
 	gone  chan struct{} // closed when it is closed and out of Chunks.open
 
 	users   int  // guarded by Chunks.mu
 	closing bool // guarded by Chunks.mu: no new users
 
-	writing sync.Mutex // held during a Write
+	writing sync.Mutex // makes writes wait for each other; no other lock is taken under it
 }
 
 // acquire returns the open file of a slice, which the caller must release. forWriting asks for one that can be written.
@@ -75,7 +77,7 @@ func (c *Chunks) acquire(slice storage.Slice, forWriting bool, create func(f *fi
 
 // placeLocked keeps the place of a slice for the caller, who uses it.
 func (c *Chunks) placeLocked(slice storage.Slice) *sliceFile {
-	h := &sliceFile{slice: slice, users: 1, ready: make(chan struct{}), gone: make(chan struct{})}
+	h := &sliceFile{slice: slice, users: 1, windows: &c.windows, ready: make(chan struct{}), gone: make(chan struct{})}
 	c.open[slice] = h
 	return h
 }
@@ -189,10 +191,23 @@ func (h *sliceFile) openWriter(path string, fo fileOptions, seen verification) e
 // view runs fn on the newest state of the file.
 func (h *sliceFile) view(fn func(s *sliceView) error) (err error) {
 	defer recoverTo(&err)
-	if h.file == nil {
-		return fn(&sliceView{slice: h.slice, p: &pages{r: h.os, size: h.size, meta: h.meta}})
+	window, ok := h.windows.Get().(*[]byte)
+	if !ok {
+		window = new([]byte)
 	}
-	return h.file.viewPages(func(p *pages) error { return fn(&sliceView{slice: h.slice, p: p}) })
+	run := func(p *pages) error {
+		p.window = *window
+		err := fn(&sliceView{slice: h.slice, p: p})
+		*window = p.window
+		return err
+	}
+	if h.file == nil {
+		err = run(&pages{r: h.os, size: h.size, meta: h.meta})
+	} else {
+		err = h.file.viewPages(run)
+	}
+	h.windows.Put(window)
+	return err
 }
 
 // write stores one flush. The file must be open for writing.

@@ -159,39 +159,3 @@ func TestUnfinishedSliceFilesAreRemoved(t *testing.T) {
 		t.Error(err)
 	}
 }
-
-func BenchmarkChunksWrite10x32KiB(b *testing.B) {
-	c := openChunks(b, b.TempDir(), bolt.ChunksOptions{})
-	defer c.Close()
-	blocks := make([][]byte, 10)
-	for i := range blocks {
-		blocks[i] = make([]byte, 32<<10)
-	}
-	b.SetBytes(10 * 32 << 10)
-	b.ReportAllocs()
-	for i := range b.N {
-		// A new slice now and then keeps the file at the size that a day has.
-		if err := c.Write(b.Context(), storage.Slice(i/200), uint64(i), blocks); err != nil {
-			b.Fatal(err)
-		}
-	}
-}
-
-func BenchmarkChunksBlock32KiB(b *testing.B) {
-	c := openChunks(b, b.TempDir(), bolt.ChunksOptions{})
-	defer c.Close()
-	blocks := make([][]byte, 100)
-	for i := range blocks {
-		blocks[i] = make([]byte, 32<<10)
-	}
-	if err := c.Write(b.Context(), 1, 1, blocks); err != nil {
-		b.Fatal(err)
-	}
-	b.SetBytes(32 << 10)
-	b.ReportAllocs()
-	for i := range b.N {
-		if _, err := c.Block(b.Context(), 1, storage.BlockKey{Flush: 1, Index: uint32(i % 100)}); err != nil {
-			b.Fatal(err)
-		}
-	}
-}
