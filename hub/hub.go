@@ -59,13 +59,19 @@ func Open(ctx context.Context, st Stores, o Options) (*Hub, error) {
 	if err := o.fill(); err != nil {
 		return nil, err
 	}
-	reg, err := openRegistry(ctx, st.Catalog)
+	catalog := &twins{Catalog: st.Catalog, logger: o.Logger}
+	if !o.ReadOnly {
+		if err := catalog.mend(ctx); err != nil {
+			return nil, err
+		}
+	}
+	reg, err := openRegistry(ctx, catalog)
 	if err != nil {
 		return nil, err
 	}
 	h := &Hub{
-		options: o, logger: o.Logger, log: st.Log, chunks: st.Chunks, catalog: st.Catalog, registry: reg,
-		streams:   &streamTable{catalog: st.Catalog, byKey: map[streamKey]*stream{}},
+		options: o, logger: o.Logger, log: st.Log, chunks: st.Chunks, catalog: catalog, registry: reg,
+		streams:   &streamTable{catalog: catalog, logger: o.Logger, byKey: map[streamKey]*stream{}},
 		queue:     newQueue(o.QueueBytes),
 		workers:   newWorkers(),
 		tail:      newTail(o.TailBytes, st.Log.Last()),
@@ -94,10 +100,10 @@ func Open(ctx context.Context, st Stores, o Options) (*Hub, error) {
 // openEpoch returns the name of this data, which the tokens of viewers carry.
 func openEpoch(ctx context.Context, c storage.Catalog, readOnly bool) (string, error) {
 	v, _, err := c.Get(ctx, keyEpoch)
-	if errors.Is(err, storage.ErrNotFound) {
+	if errors.Is(err, storage.ErrNotFound) || errors.Is(err, storage.ErrCorrupt) {
 		v, err = []byte(strings.ToLower(rand.Text()[:10])), nil
 		if !readOnly {
-			_, err = c.Put(ctx, keyEpoch, v, storage.Absent)
+			_, err = c.Put(ctx, keyEpoch, v, storage.Any)
 		}
 	}
 	if err != nil {

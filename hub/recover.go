@@ -125,6 +125,10 @@ func (h *Hub) restoreLatest(ctx context.Context) error {
 		e.mu.Lock()
 		b, err := e.bookLocked(ctx, h.registry)
 		e.mu.Unlock()
+		if errors.Is(err, storage.ErrCorrupt) { // nobody else has to suffer for that
+			h.logger.Error("a device cannot be used, because what it declared is lost", "device", e.id, "err", err)
+			return true
+		}
 		if failed = err; err != nil {
 			return false
 		}
@@ -145,12 +149,16 @@ func (h *Hub) restoreLatest(ctx context.Context) error {
 
 func (h *Hub) loadCursor(ctx context.Context, key string) (storage.Position, error) {
 	v, rev, err := h.catalog.Get(ctx, key)
-	if errors.Is(err, storage.ErrNotFound) {
-		return 0, nil
-	}
 	var rec cursorRecord
 	if err == nil {
 		err = decodeRecord(storage.Item{Key: key, Value: v, Revision: rev}, &rec, func() int { return rec.Version })
+	}
+	switch {
+	case errors.Is(err, storage.ErrNotFound):
+		return 0, nil
+	case errors.Is(err, storage.ErrCorrupt):
+		h.logger.Error("a cursor is lost: the log is read from its beginning", "key", key, "err", err)
+		return 0, nil
 	}
 	if err != nil {
 		return 0, fmt.Errorf("read the cursor %s: %w", key, err)

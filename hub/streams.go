@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -59,6 +60,7 @@ type seqRecord struct {
 // are a view over the log: recovery completes them by replay.
 type streamTable struct {
 	catalog storage.Catalog
+	logger  *slog.Logger
 
 	mu    sync.Mutex // guards the fields below and those of streams that say so
 	byKey map[streamKey]*stream
@@ -96,7 +98,12 @@ func (t *streamTable) attach(ctx context.Context, e *entity, name string, have u
 	if err == nil {
 		err = decodeRecord(storage.Item{Key: key.catalogKey(), Value: v, Revision: rev}, &at, func() int { return at.Version })
 	}
-	if err != nil && !errors.Is(err, storage.ErrNotFound) {
+	switch {
+	case errors.Is(err, storage.ErrCorrupt):
+		// What the device has no more was acknowledged. What it sends again may be in the log already; answers are the same.
+		at = seqRecord{Seq: max(rec.Start, have, 1) - 1}
+		t.logger.Error("how far a stream has come is lost: it goes on where the device does", "device", e.id, "stream", name, "seq", at.Seq, "err", err)
+	case err != nil && !errors.Is(err, storage.ErrNotFound):
 		return nil, fmt.Errorf("stream %q of %s: %w", name, e.id, err)
 	}
 	return t.use(key, &at), nil
@@ -161,13 +168,16 @@ func (t *streamTable) nextNumber(ctx context.Context, dev uint32) (uint32, error
 		return bad == nil
 	})
 	seqs := fmt.Sprintf("%s%08x/", keySeq, dev)
-	err = errors.Join(err, t.catalog.List(ctx, seqs, func(it storage.Item) bool {
+	seqErr := t.catalog.List(ctx, seqs, func(it storage.Item) bool {
 		var num uint32
 		_, bad = fmt.Sscanf(it.Key[len(seqs):], "%08x", &num)
 		next = max(next, num+1)
 		return bad == nil
-	}))
-	return next, errors.Join(err, bad)
+	})
+	if errors.Is(seqErr, storage.ErrCorrupt) {
+		seqErr = nil // the name of that stream is known, and so is its number
+	}
+	return next, errors.Join(err, seqErr, bad)
 }
 
 // release gives up attach.
