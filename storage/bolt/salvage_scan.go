@@ -119,20 +119,44 @@ func (s *scanner) load(id pageID) (node, bool) {
 		return node{}, false
 	}
 	size := (int64(le.Uint32(b[12:])) + 1) * pageSize
-	if size > maxNodeBytes || int64(id)*pageSize+size > s.p.size {
-		size = pageSize
-	}
-	flags := le.Uint16(b[8:])
+	flags, count := le.Uint16(b[8:]), int(le.Uint16(b[10:]))
 	if flags != leafPage && flags != branchPage {
 		return node{}, false
+	}
+	if told := s.extent(id, flags == leafPage, count); told > 0 {
+		size = told
+	}
+	if size > maxNodeBytes || int64(id)*pageSize+size > s.p.size {
+		size = pageSize
 	}
 	if b, err = s.p.raw(id, int(size)); err != nil {
 		s.unread = append(s.unread, id)
 		return node{}, false
 	}
-	count := int(le.Uint16(b[10:]))
 	count = min(count, (len(b)-pageHeaderSize)/elemSize)
 	return node{leaf: flags == leafPage, count: count, b: b}, true
+}
+
+// extent returns how many bytes the pages of a node take up by what its elements say, zero if they do not lie one behind
+// the other. Its header may count pages to it that are others, or leave out its own.
+func (s *scanner) extent(id pageID, leaf bool, count int) int64 {
+	table := pageHeaderSize + count*elemSize
+	if int64(id)*pageSize+int64(table) > s.p.size {
+		return 0
+	}
+	b, err := s.p.raw(id, table)
+	if err != nil {
+		return 0
+	}
+	n, next := node{leaf: leaf, b: b}, int64(table)
+	for i := range count {
+		at, key, value := n.span(i)
+		if at != next || key == 0 {
+			return 0
+		}
+		next = at + key + value
+	}
+	return (next + pageSize - 1) / pageSize * pageSize
 }
 
 // follow walks the tree and notes where it breaks.
