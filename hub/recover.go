@@ -46,6 +46,7 @@ func (h *Hub) recover(ctx context.Context) error {
 	if err = errors.Join(err, failed); err != nil {
 		return fmt.Errorf("replay the log: %w", err)
 	}
+	h.history.LogEnds(time.Now().UnixMilli())
 	if err := h.finishDeletions(ctx); err != nil {
 		return err
 	}

@@ -130,6 +130,20 @@ func (s *Store) applyRest(ctx context.Context, pos storage.Position, group []byt
 	return nil
 }
 
+// LogEnds says, at a start, that the log has been applied to its end. What is lost there had arrived by nowMS.
+func (s *Store) LogEnds(nowMS int64) {
+	h := &s.heads
+	h.turn.Lock()
+	defer h.turn.Unlock()
+	if s.apply.lossMS == 0 {
+		return
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.gapLocked(0, Gap{FromMS: s.apply.lossMS, ToMS: max(nowMS, s.apply.lossMS), Cause: device.CauseDamaged})
+	s.apply.lossMS = 0
+}
+
 // finish ends a group that is wholly applied.
 func (s *Store) finish(pos storage.Position, size int) {
 	h := &s.heads
