@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
+	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
@@ -78,20 +79,42 @@ func pageKind(b []byte, id int) string {
 	return "overflow or free"
 }
 
-// flip is one turned bit.
+// flip is damage to one page.
 type flip struct {
 	place
 	kind string
-	bit  int // of the page
+	bit  int    // of the page
+	how  string // "bit turned", or what happened to all around it
+	seed uint64
 }
 
 func (f flip) String() string {
-	return fmt.Sprintf("%s, page %d (%s), byte %d, bit %d", f.file, f.page, f.kind, f.bit/8, f.bit%8)
+	return fmt.Sprintf("%s, page %d (%s), byte %d, bit %d, %s, seed %d", f.file, f.page, f.kind, f.bit/8, f.bit%8, f.how, f.seed)
+}
+
+// apply damages the page.
+func (f flip) apply(page []byte) {
+	switch f.how {
+	case "bit turned":
+		page[f.bit/8] ^= 1 << (f.bit % 8)
+	case "sector zeroed":
+		clear(page[f.bit/8/512*512:][:512])
+	case "page zeroed":
+		clear(page)
+	case "page of noise":
+		r := rand.New(rand.NewPCG(f.seed, 1))
+		for i := range page {
+			page[i] = byte(r.Uint32())
+		}
+	}
 }
 
 func (s *strata) draw(r *rand.Rand) flip {
 	kind := s.kinds[r.IntN(len(s.kinds))]
-	f := flip{place: s.pages[kind][r.IntN(len(s.pages[kind]))], kind: kind, bit: r.IntN(4096 * 8)}
+	f := flip{place: s.pages[kind][r.IntN(len(s.pages[kind]))], kind: kind, bit: r.IntN(4096 * 8), how: "bit turned", seed: r.Uint64()}
+	if r.IntN(8) == 0 {
+		f.how = []string{"sector zeroed", "page zeroed", "page of noise"}[r.IntN(3)]
+	}
 	switch {
 	case strings.HasSuffix(kind, "meta"):
 		f.bit = r.IntN(80 * 8) // nothing is behind it
@@ -101,12 +124,12 @@ func (s *strata) draw(r *rand.Rand) flip {
 	return f
 }
 
-// write makes the folder with one bit turned.
+// write makes the folder with the damage.
 func (s *strata) write(dir string, f flip) error {
 	for name, b := range s.image {
 		if name == f.file {
 			b = slices.Clone(b)
-			b[f.page*4096+f.bit/8] ^= 1 << (f.bit % 8)
+			f.apply(b[f.page*4096:][:4096])
 		}
 		path := filepath.Join(dir, name)
 		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
@@ -134,7 +157,8 @@ func ramDir(t *testing.T) string {
 	return dir
 }
 
-// TestFlippedBitsAreFoundOrHarmless turns single bits anywhere in the data folder of a stopped hub, then starts a hub on it
+// TestFlippedBitsAreFoundOrHarmless turns single bits anywhere in the data folder of a stopped hub, now and then spoils a whole
+// sector or page, then starts a hub on it
 // (in this process, for speed), reads everything back, lets every device go on, and starts once more. A reading that comes
 // back is as it was sent. One that does not is in a gap or was reported. No device is locked out.
 func TestFlippedBitsAreFoundOrHarmless(t *testing.T) {
@@ -192,4 +216,27 @@ func writeFlip(t *testing.T, root, name string, image *strata, f flip) string {
 		t.Error(err)
 	}
 	return dir
+}
+
+// TestHubServesADamagedFolder does the same to a few folders with the program itself.
+func TestHubServesADamagedFolder(t *testing.T) {
+	r := dice(t)
+	root := ramDir(t)
+	world := buildWorld(t, filepath.Join(root, "world"))
+	image := newStrata(world.crashed)
+	for i := range rounds(4, 200) {
+		f := image.draw(r)
+		s := newServerAt(t, writeFlip(t, root, strconv.Itoa(i), image, f))
+		s.launch()
+		s.ready(patience)
+		viewer := s.token("viewer")
+		for _, c := range world.devices {
+			a := s.ask(http.MethodGet, "/api/v1/devices/"+string(c.id)+"/readings?format=ndjson", viewer, "")
+			rows := strings.Count(a.text, `"level"`)
+			if told := strings.Contains(a.text, `"damage"`) || len(s.status(viewer).Damage) > 0; a.code != http.StatusOK || rows != 2*int(c.last) && !told {
+				t.Errorf("%v: %s: status %d, %d rows of %d, ...%s", f, c.id, a.code, rows, 2*c.last, tail(a.text, 300))
+			}
+		}
+		s.stop()
+	}
 }
