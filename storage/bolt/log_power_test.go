@@ -157,6 +157,7 @@ func checkChild(t testing.TB, dir, said string) error {
 }
 
 func TestLogSurvivesPowerCuts(t *testing.T) {
+	notUnderRace(t)
 	dir := filepath.Join(fastDir(t), "log")
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		t.Fatal(err)
@@ -176,6 +177,7 @@ func TestLogSurvivesPowerCuts(t *testing.T) {
 
 // TestLogSurvivesFailingCalls lets the n-th call of a kind fail, for each n until none fails any more.
 func TestLogSurvivesFailingCalls(t *testing.T) {
+	notUnderRace(t)
 	strace, err := exec.LookPath("strace")
 	if err != nil {
 		t.Skip("calls are made to fail by strace: install it")

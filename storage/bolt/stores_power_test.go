@@ -216,6 +216,7 @@ func (s *storesState) compare(t testing.TB, c *bolt.Catalog, k *bolt.Chunks) err
 }
 
 func TestStoresSurvivePowerCuts(t *testing.T) {
+	notUnderRace(t)
 	dir := filepath.Join(fastDir(t), "stores")
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		t.Fatal(err)
@@ -234,6 +235,7 @@ func TestStoresSurvivePowerCuts(t *testing.T) {
 }
 
 func TestStoresSurviveFailingCalls(t *testing.T) {
+	notUnderRace(t)
 	strace, err := exec.LookPath("strace")
 	if err != nil {
 		t.Skip("calls are made to fail by strace: install it")

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -405,18 +406,18 @@ func TestEverybodyAtOnce(t *testing.T) {
 	all.Wait()
 }
 
-// pausedChunks stops in Blocks, when it has read them, until it is told to go on.
+// pausedChunks stops in the first Blocks, when it has read them, until it is told to go on.
 type pausedChunks struct {
 	storage.Chunks
+	paused       atomic.Bool
 	listed, goOn chan struct{}
 }
 
-func (c pausedChunks) Blocks(ctx context.Context, slice storage.Slice, yield func(storage.BlockKey, int) bool) error {
+func (c *pausedChunks) Blocks(ctx context.Context, slice storage.Slice, yield func(storage.BlockKey, int) bool) error {
 	err := c.Chunks.Blocks(ctx, slice, yield)
-	select {
-	case c.listed <- struct{}{}:
+	if c.paused.CompareAndSwap(false, true) {
+		close(c.listed)
 		<-c.goOn
-	default:
 	}
 	return err
 }
@@ -424,7 +425,7 @@ func (c pausedChunks) Blocks(ctx context.Context, slice storage.Slice, yield fun
 // TestListThatIsReadWhileAFlushEndsIsNotKept would miss the blocks of that flush from then on.
 func TestListThatIsReadWhileAFlushEndsIsNotKept(t *testing.T) {
 	w := threeFlushes(t)
-	c := pausedChunks{w.chunks, make(chan struct{}), make(chan struct{})}
+	c := &pausedChunks{Chunks: w.chunks, listed: make(chan struct{}), goOn: make(chan struct{})}
 	w.reopen(c, w.catalog)
 	w.append(w.simple(1, 30, baseMS+10_000_000))
 	asked := make(chan error)
