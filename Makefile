@@ -46,7 +46,7 @@ lint: tools ## gofmt, vet, staticcheck, known vulnerabilities
 cross: ## the programs for the machines that hubs and devices run on
 	@for t in linux/amd64/ linux/arm64/ linux/arm/6; do \
 		os=$${t%%/*}; rest=$${t#*/}; arch=$${rest%%/*}; arm=$${rest#*/}; echo "build for $$os/$$arch $$arm"; \
-		CGO_ENABLED=0 GOOS=$$os GOARCH=$$arch GOARM=$$arm $(GO) build -o /dev/null ./... || exit 1; done
+		CGO_ENABLED=0 GOOS=$$os GOARCH=$$arch GOARM=$$arm $(GO) build -o /dev/null ./cmd/... || exit 1; done
 
 bench: build ## measure ingest against its floor, and the parts
 	$(BIN)/hub bench ingest

@@ -49,7 +49,7 @@ type waiting struct {
 
 // ListenFloor starts a floor on a loopback port with its file in dir.
 func ListenFloor(dir string, interval time.Duration) (*Floor, net.Addr, error) {
-	db, err := bbolt.Open(filepath.Join(dir, "floor.bolt"), 0o600, &bbolt.Options{FreelistType: bbolt.FreelistMapType, InitialMmapSize: 4 << 30, PageSize: 4096})
+	db, err := bbolt.Open(filepath.Join(dir, "floor.bolt"), 0o600, &bbolt.Options{FreelistType: bbolt.FreelistMapType, InitialMmapSize: 1 << 30, PageSize: 4096})
 	if err != nil {
 		return nil, nil, err
 	}
