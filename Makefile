@@ -10,7 +10,7 @@ GO_MINOR := 26
 export CGO_ENABLED ?= 0
 
 .DEFAULT_GOAL := build
-.PHONY: build run dev test bench torture lint clean help tools cross race
+.PHONY: deps build run dev test bench torture lint clean help tools cross race
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,10 +30,13 @@ run: build ## start a hub and a small replaying fleet, data in .run/
 dev: tools ## the same, rebuilt and restarted when a Go file changes
 	@./.ci/watch $(MAKE) --no-print-directory run
 
-test: lint race cross ## everything that the gate checks
+test: deps lint race cross ## everything that the gate checks
 
 # Flipping bits and failing system calls is run without the race detector, which makes it ten times as slow.
-race:
+deps: tools
+	@./.ci/deps
+
+race: deps
 	CGO_ENABLED=1 TORTURE_FLIPS=40 $(GO) test -race -shuffle=on -timeout 10m ./...
 	$(GO) test -shuffle=on -timeout 5m ./storage/bolt
 
