@@ -32,10 +32,10 @@ dev: tools ## the same, rebuilt and restarted when a Go file changes
 
 test: deps lint race cross ## everything that the gate checks
 
-# Flipping bits and failing system calls is run without the race detector, which makes it ten times as slow.
 deps: tools
 	@./.ci/deps
 
+# Flipping bits and failing system calls is run without the race detector, which makes it ten times as slow.
 race: deps
 	CGO_ENABLED=1 TORTURE_FLIPS=40 $(GO) test -race -shuffle=on -timeout 10m ./...
 	$(GO) test -shuffle=on -timeout 5m ./storage/bolt
@@ -53,10 +53,12 @@ cross: ## the programs for the machines that hubs and devices run on
 
 bench: build ## measure ingest against its floor, and the parts
 	$(BIN)/hub bench ingest
+	$(BIN)/hub bench idle
 	$(GO) test -run '^$$' -bench . -benchtime 0.3s ./...
 
-torture: ## the fault tests at full length (about an hour)
-	TORTURE=1 TORTURE_FLIPS=10000 CGO_ENABLED=1 $(GO) test -race -shuffle=on -timeout 3h ./...
+torture: deps ## the fault tests at full length (about an hour)
+	TORTURE=1 TORTURE_FLIPS=10000 $(GO) test -shuffle=on -timeout 3h ./cmd ./storage/...
+	TORTURE=1 CGO_ENABLED=1 $(GO) test -race -shuffle=on -timeout 1h ./device/... ./firmware-sim ./hub/...
 
 clean: ## remove what was built and the data of make run
 	rm -rf $(BIN) .run
