@@ -156,6 +156,17 @@ func (h *hoarder) session(addr string) error {
 	return err
 }
 
+// addHoarders adds devices with large batches to a fleet.
+func (f *fleet) addHoarders(t *testing.T, s *server, n int) {
+	t.Helper()
+	for i := range n {
+		d := newSensor(t, s, fmt.Sprint("hoarder-", i))
+		d.index = hoarderSchema(t)
+		f.sensors = append(f.sensors, d)
+		f.done.Go(func() { (&hoarder{d}).run(s.addr) })
+	}
+}
+
 // checkBallast compares the texts that the hub gives back.
 func (h *hoarder) checkBallast(t *testing.T, s *server) {
 	t.Helper()
@@ -199,12 +210,7 @@ func fullDisk(t *testing.T, logBytes int64) {
 	s.start()
 	admin, viewer := s.token("admin"), s.token("viewer")
 	f := startFleet(t, s, 4)
-	for i := range 3 {
-		d := newSensor(t, s, fmt.Sprint("hoarder-", i))
-		d.index = hoarderSchema(t)
-		f.sensors = append(f.sensors, d)
-		f.done.Go(func() { (&hoarder{d}).run(s.addr) })
-	}
+	f.addHoarders(t, s, 3)
 	waitForAcks(t, f, 100)
 	until(t, "the log is large enough", func() bool { return s.status(admin).Disk.LogBytes > logBytes })
 	filler := filepath.Join(dir, "filler")
