@@ -50,7 +50,7 @@ type Options struct {
 	RequestTimeout time.Duration
 	// BodyTimeout is how long a client may take to send the body of a request. Zero means 10 s.
 	BodyTimeout time.Duration
-	// WriteTimeout is how long a client may leave a write of a stream waiting. Zero means 10 s.
+	// WriteTimeout is how long a client may leave a write of a stream waiting. Zero means 30 s.
 	WriteTimeout time.Duration
 	// Logger receives diagnostics. Nil discards them.
 	Logger *slog.Logger
@@ -66,7 +66,7 @@ func (o *Options) fill() error {
 	for _, d := range []struct {
 		v   *time.Duration
 		def time.Duration
-	}{{&o.Heartbeat, 15 * time.Second}, {&o.RequestTimeout, 30 * time.Second}, {&o.BodyTimeout, 10 * time.Second}, {&o.WriteTimeout, 10 * time.Second}} {
+	}{{&o.Heartbeat, 15 * time.Second}, {&o.RequestTimeout, 30 * time.Second}, {&o.BodyTimeout, 10 * time.Second}, {&o.WriteTimeout, 30 * time.Second}} {
 		if *d.v < 0 {
 			return errors.New("api options: a duration is negative")
 		}

@@ -106,8 +106,15 @@ func (l *Listener) Close() error {
 	return l.Listener.Close()
 }
 
+// sendBuffer is what the system may hold of what a peer has not read yet. Left alone it grows to megabytes, and a write
+// then waits until a third of them has gone: a peer on a slow line that reads all the time would look as if it did not.
+const sendBuffer = 256 << 10
+
 // receive makes a stranger of a new connection.
 func (l *Listener) receive(raw net.Conn) net.Conn {
+	if tcp, ok := raw.(*net.TCPConn); ok {
+		_ = tcp.SetWriteBuffer(sendBuffer) // without it the connection works too
+	}
 	l.Metrics.Accepted.Add(1)
 	c := &conn{l: l, tcp: raw, Conn: raw, source: sourceOf(raw), holding: true}
 	var out net.Conn = c
