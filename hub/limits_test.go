@@ -1,0 +1,100 @@
+package hub_test
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"testing"
+	"time"
+
+	"telemetryhub/device/wire"
+	"telemetryhub/hub"
+)
+
+func TestFloodOfNewMetricsIsRefusedAndHurtsNobodyElse(t *testing.T) {
+	r := newRig(t, hub.Options{})
+	r.add("flood")
+	r.add("other")
+	refused := 0
+	for i := range 1000 {
+		_, err := r.hub.Ingest(t.Context(), "flood", wire.JSON, fmt.Appendf(nil, `{"m%d":1}`, i))
+		var bad *hub.BadInput
+		if errors.As(err, &bad) && bad.Code == "rate" {
+			refused++
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := r.hub.Ingest(t.Context(), "other", wire.JSON, []byte(`{"temperature":1}`)); err != nil {
+			t.Fatalf("another device: %v", err)
+		}
+	}
+	info, err := r.hub.Device(t.Context(), "flood")
+	if err != nil || refused < 900 || len(info.Metrics) > 100 {
+		t.Fatalf("%d of 1000 refused, %d metrics kept, %v", refused, len(info.Metrics), err)
+	}
+}
+
+func TestFloodOfStreamsEndsTheSession(t *testing.T) {
+	r := newRig(t, hub.Options{})
+	r.add("flood")
+	c := r.connect("flood")
+	for i := range 1000 {
+		err := c.try(`{"m":"hello","st":"s%d","next":1,"have":1}`, i)
+		if err == nil {
+			c.next()
+			continue
+		}
+		if code, _ := hub.CloseCodeOf(err); code != wire.CloseTooFast || i < 32 {
+			t.Fatalf("stream %d ends with %d (%v), want %d after some dozens", i, code, err, wire.CloseTooFast)
+		}
+		return
+	}
+	t.Fatal("1000 new streams were taken")
+}
+
+func TestMoreThanTheWindowEndsTheSession(t *testing.T) {
+	r := newRig(t, hub.Options{CommitInterval: time.Hour, Window: 4})
+	r.add("a")
+	c := r.connect("a")
+	c.hello("st", 1, 1)
+	c.send(`{"m":"data","s":1,"t":%d,"r":[[1,0,1]]}`, t0) // committed at once: the hub was idle
+	c.ack(1)
+	for seq := 2; ; seq++ {
+		err := c.try(`{"m":"data","s":%d,"t":%d,"r":[[1,0,1]]}`, seq, t0)
+		if err == nil && seq < 100 {
+			continue
+		}
+		if code, _ := hub.CloseCodeOf(err); code != wire.CloseTooFast || seq != 6 {
+			t.Fatalf("batch %d: %v closes with %d, want batch 6 and %d", seq, err, code, wire.CloseTooFast)
+		}
+		return
+	}
+}
+
+func TestTimesThatCannotBeAreFiledUnderArrivalAndKept(t *testing.T) {
+	r := newRig(t, hub.Options{})
+	r.add("a")
+	before := time.Now().UnixMilli()
+	times := []int64{1, 1000, 946_684_799_999, 1_766_000_000, before + 10*60*1000, 4_000_000_000_000, 1<<53 - 1}
+	for i, at := range times {
+		if _, err := r.hub.Ingest(t.Context(), "a", wire.JSON, fmt.Appendf(nil, `{"t":%d,"v":{"x":%d}}`, at, i)); err != nil {
+			t.Fatalf("time %d: %v", at, err)
+		}
+	}
+	r.restart()
+	var info hub.HistoryInfo
+	seen := map[int64]bool{}
+	err := r.hub.Readings(t.Context(), hub.HistoryQuery{Device: "a", FromMS: math.MinInt64, ToMS: math.MaxInt64}, &info, func(x hub.Reading) bool {
+		if x.TimeMS < before || x.TimeMS > time.Now().UnixMilli() {
+			t.Errorf("filed under %d, want the arrival", x.TimeMS)
+		}
+		seen[x.OriginalMS] = true
+		return true
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !seen[1<<53-1] { // several may have arrived in one millisecond: the last one wins
+		t.Errorf("the original times kept are %v", seen)
+	}
+}
