@@ -153,15 +153,21 @@ func TestTruncatedFilesEndNothing(t *testing.T) {
 				}
 				s.ask(http.MethodPost, "/api/v1/flush", admin, "")
 			}
+			ended := false
 			select {
 			case <-s.done:
-				t.Fatalf("the hub ended: %v", s.err)
+				ended = true
 			default:
 			}
+			var found []string
 			if name == "history" {
 				f.alive(t, s)
+			} else if ended && s.exited() != exitStorage { // nobody could say what became of a commit to a file that was cut
+				t.Fatalf("the hub ended: %v", s.err)
 			}
-			found := s.status(admin).Damage
+			if !ended {
+				found = s.status(admin).Damage
+			}
 			s.kill()
 			s.launch()
 			s.ready(patience)
