@@ -41,6 +41,19 @@ func (m *logImage) write(t testing.TB, dir string, change func(name string, b []
 	}
 }
 
+// longestGroupIn returns where in a segment the longest of its groups begins. It has pages of its own, which later commits
+// leave where they are.
+func (m *logImage) longestGroupIn(name string) (offset int) {
+	longest := 0
+	for _, group := range m.groups {
+		at := bytes.Index(m.files[name], group[:min(len(group), 1000)])
+		if len(group) > longest && at >= 0 {
+			longest, offset = len(group), at
+		}
+	}
+	return offset
+}
+
 // snapshot reads the files of a log that nobody is writing to. A crash leaves the same.
 func snapshot(t testing.TB, dir string, groups map[storage.Position][]byte) *logImage {
 	t.Helper()

@@ -153,15 +153,10 @@ func TestOldSegmentsAreReadInTheBackground(t *testing.T) {
 	_, closed := buildLog(t, 2)
 	dir := t.TempDir()
 	first := closed.names()[0]
-	var longest []byte
-	for _, group := range closed.groups {
-		if len(group) > len(longest) && bytes.Contains(closed.files[first], group[:min(len(group), 1000)]) {
-			longest = group
-		}
-	}
+	at := closed.longestGroupIn(first)
 	closed.write(t, dir, func(name string, b []byte) []byte {
 		if name == first {
-			b[bytes.Index(b, longest[:1000])+500] ^= 1
+			b[at+500] ^= 1
 		}
 		return b
 	})
@@ -184,10 +179,11 @@ func TestRescueKeepsTheDamagedFile(t *testing.T) {
 	crashed, _ := buildLog(t, 3)
 	dir := t.TempDir()
 	first := crashed.names()[0]
+	at := crashed.longestGroupIn(first) // a page that is surely in use
 	var damaged []byte
 	crashed.write(t, dir, func(name string, b []byte) []byte {
 		if name == first {
-			clear(b[len(b)/2/4096*4096:][:4096])
+			clear(b[at/4096*4096:][:4096])
 			damaged = slices.Clone(b)
 		}
 		return b
