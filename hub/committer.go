@@ -26,6 +26,7 @@ type committer struct {
 	logger   *slog.Logger
 	interval time.Duration
 	held     func() error // says why nothing may be appended although the log has room
+	noRoom   func(bool)   // told at each try that found no room, and once when there is room again
 
 	last  storage.Position
 	begin time.Time // of the last commit
@@ -190,11 +191,15 @@ func (c *committer) publish(entries []entry) {
 		c.tail.push(c.last, bytes.Clone(c.group.Bytes()))
 		c.stats.commits.Add(1)
 		c.stats.committedBytes.Add(uint64(c.group.Len()))
+		if c.stats.full() { // a group without records proves nothing
+			c.stats.fullAt.Store(nil)
+			c.noRoom(false)
+			c.logger.Info("there is room for readings again")
+		}
 	}
 	c.stats.readings.Add(uint64(c.readings))
 	c.stats.gaps.Add(uint64(c.gaps))
 	c.stats.duplicates.Add(uint64(c.dups))
-	c.stats.full.Store(false)
 	for i := range entries {
 		if e := &entries[i]; e.session != nil {
 			e.session.decided(e.frame)
@@ -224,7 +229,8 @@ func (c *committer) rollback() {
 // refuse answers "later" to those who wait for an answer. Devices with a stream keep their batches until they are acked;
 // theirs stay in line.
 func (c *committer) refuse(entries []entry, err error) {
-	if !c.stats.full.Swap(true) {
+	now := time.Now()
+	if c.stats.fullAt.Swap(&now) == nil {
 		c.logger.Error("no room for readings: devices hold theirs until there is, free some space", "err", err)
 	}
 	for i := range entries {
@@ -232,6 +238,7 @@ func (c *committer) refuse(entries []entry, err error) {
 			entries[i].tell(err)
 		}
 	}
+	c.noRoom(true)
 }
 
 // waitForRoom waits until it is worth trying again.

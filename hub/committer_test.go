@@ -53,7 +53,7 @@ func newBed(interval time.Duration) *bed {
 	log := &stubborn{Log: mem.NewLog()}
 	return &bed{log: log, committer: &committer{held: func() error { return nil },
 		log: log, queue: newQueue(4 << 20), streams: &streamTable{byKey: map[streamKey]*stream{}}, tail: newTail(1<<20, 0),
-		stats: &counters{}, logger: slog.New(slog.DiscardHandler), interval: interval,
+		noRoom: func(bool) {}, stats: &counters{}, logger: slog.New(slog.DiscardHandler), interval: interval,
 	}}
 }
 
@@ -173,16 +173,16 @@ func TestFullDiskIsAPauseNotALoss(t *testing.T) {
 			t.Errorf("who waits is told %v, want ErrFull", err)
 		}
 		synctest.Wait()
-		if !b.stats.full.Load() || s.durable.Load() != 0 {
-			t.Errorf("full %v, durable %d, want true and 0", b.stats.full.Load(), s.durable.Load())
+		if !b.stats.full() || s.durable.Load() != 0 {
+			t.Errorf("full %v, durable %d, want true and 0", b.stats.full(), s.durable.Load())
 		}
 		b.log.fail(nil)
 		if err := <-finished; err != nil {
 			t.Fatal(err)
 		}
 		want(t, b.stored(t), "1:1", "1:2") // what was refused must not appear later
-		if b.stats.full.Load() || s.durable.Load() != 2 {
-			t.Errorf("full %v, durable %d, want false and 2", b.stats.full.Load(), s.durable.Load())
+		if b.stats.full() || s.durable.Load() != 2 {
+			t.Errorf("full %v, durable %d, want false and 2", b.stats.full(), s.durable.Load())
 		}
 	})
 }

@@ -58,6 +58,13 @@ type entity struct {
 	live liveState // guarded by live.mu
 }
 
+// connected returns the session of the device, nil if it has none.
+func (e *entity) connected() *Session {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.session
+}
+
 func newEntity(id device.ID, rec deviceRecord, rev storage.Revision) *entity {
 	e := &entity{id: id, num: rec.Num, rec: rec, rev: rev}
 	e.deleted.Store(rec.Deleted)

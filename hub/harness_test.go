@@ -97,6 +97,7 @@ func show(v device.Value) any {
 // peer is a connection in memory.
 type peer struct {
 	wake chan struct{} // has room for one
+	last func()        // reads what is still to be sent before the close, if set
 
 	mu     sync.Mutex // guards the fields below
 	closed wire.CloseCode
@@ -114,6 +115,9 @@ func (p *peer) Wake() {
 }
 
 func (p *peer) Close(code wire.CloseCode, reason string) {
+	if p.last != nil && p.code() == 0 {
+		p.last()
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.closed == 0 {

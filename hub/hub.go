@@ -47,7 +47,9 @@ type Hub struct {
 	readOnly atomic.Bool
 	sessions atomic.Int64
 	viewers  atomic.Int64
-	idle     chan struct{} // has room for one: the last session has ended
+	idle     chan struct{}             // has room for one: the last session has ended
+	pause    atomic.Pointer[wire.Slow] // what devices are asked to keep to, nil if nothing
+	pausedAt time.Time                 // of pause; the committer's own
 
 	viewersMu sync.Mutex // guards viewerSet
 	viewerSet map[*Viewer]struct{}
@@ -175,12 +177,10 @@ func (h *Hub) drain(work context.Context) {
 
 // disconnect closes all sessions and viewers.
 func (h *Hub) disconnect() {
+	n := int(h.sessions.Load())
 	for _, e := range h.registry.all() {
-		e.mu.Lock()
-		s := e.session
-		e.mu.Unlock()
-		if s != nil {
-			s.peer.Close(wire.CloseDraining, wire.CloseDraining.Reason())
+		if s := e.connected(); s != nil {
+			s.farewell(n)
 		}
 	}
 	h.viewersMu.Lock()
@@ -209,7 +209,7 @@ func (h *Hub) commitLoop(ctx context.Context) error {
 	}
 	c := &committer{
 		log: h.log, queue: h.queue, streams: h.streams, tail: h.tail, stats: &h.stats, logger: h.logger,
-		interval: h.options.CommitInterval, last: h.log.Last(), held: h.held,
+		interval: h.options.CommitInterval, last: h.log.Last(), held: h.held, noRoom: h.noRoom,
 	}
 	err := c.run(ctx)
 	switch {
@@ -234,10 +234,7 @@ func (h *Hub) Kick(id device.ID, code wire.CloseCode, reason string) {
 	if e == nil {
 		return
 	}
-	e.mu.Lock()
-	s := e.session
-	e.mu.Unlock()
-	if s != nil {
+	if s := e.connected(); s != nil {
 		s.peer.Close(code, clip(reason, 123))
 	}
 }

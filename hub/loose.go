@@ -33,7 +33,7 @@ func (h *Hub) Ingest(ctx context.Context, id device.ID, f wire.Format, body []by
 		return IngestResult{}, ErrDraining
 	case h.readOnly.Load():
 		return IngestResult{}, fmt.Errorf("the hub takes no readings: %w", storage.ErrReadOnly)
-	case h.stats.full.Load():
+	case h.full():
 		return IngestResult{}, fmt.Errorf("the hub takes no readings now: %w", storage.ErrFull)
 	}
 	t, err := wire.Peek(f, body)

@@ -131,7 +131,7 @@ func (s *Session) receiveHello(ctx context.Context, f wire.Format, frame []byte)
 		}
 	}
 	e.describe(h.Firmware, h.Model)
-	return s.send(wire.AppendWelcome(nil, s.format, &w))
+	return s.greet(wire.AppendWelcome(nil, s.format, &w))
 }
 
 // useSchema takes up a schema that the hub knows, or asks for it.

@@ -44,10 +44,12 @@ type Session struct {
 	aliveMS atomic.Int64  // Unix ms of the last sign of life
 	ackOf   atomic.Pointer[stream]
 
-	mu    sync.Mutex // guards the fields below
-	bad   []wire.Bad // what the next acks must tell
-	out   [][]byte   // control messages to send
-	ended bool
+	mu      sync.Mutex // guards the fields below
+	bad     []wire.Bad // what the next acks must tell
+	out     [][]byte   // control messages to send
+	greeted bool       // the welcome is in out or was sent
+	told    *wire.Slow // the pause that the device knows of, nil if none
+	ended   bool
 }
 
 // maxControl bounds the control messages that wait for one device. More only come from a peer that provokes them and
@@ -146,6 +148,9 @@ func (s *Session) Next(dst []byte) (frame []byte, f wire.Format, ok bool) {
 		}
 		return dst, s.format, true
 	}
+	if frame, ok := s.pauseLocked(dst); ok {
+		return frame, s.format, true
+	}
 	if !s.durable.Swap(false) {
 		return dst, s.format, false
 	}
@@ -177,6 +182,14 @@ func (s *Session) send(frame []byte) error {
 	s.mu.Unlock()
 	s.peer.Wake()
 	return nil
+}
+
+// greet queues the welcome.
+func (s *Session) greet(frame []byte) error {
+	s.mu.Lock()
+	s.greeted = true // before the welcome can be sent, since that makes the writer look for more
+	s.mu.Unlock()
+	return s.send(frame)
 }
 
 // Errors of Receive that CloseCodeOf knows besides those of package wire.

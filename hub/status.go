@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"sync/atomic"
+	"time"
 
 	"telemetryhub/storage"
 	"telemetryhub/storage/history"
@@ -15,9 +16,12 @@ type counters struct {
 	duplicates, gaps, refused         atomic.Uint64
 	replaced, flushes                 atomic.Uint64
 
-	full         atomic.Bool // the log has no room
-	historyStuck atomic.Bool // the history cannot be written
+	fullAt       atomic.Pointer[time.Time] // when the log last had no room; nil while it has
+	historyStuck atomic.Bool               // the history cannot be written
 }
+
+// full reports whether the log has no room, as far as is known.
+func (c *counters) full() bool { return c.fullAt.Load() != nil }
 
 // Status is the state of the hub at one moment.
 type Status struct {
@@ -52,7 +56,7 @@ func (h *Hub) Status() Status {
 		Readings: c.readings.Load(), Commits: c.commits.Load(), CommittedBytes: c.committedBytes.Load(),
 		Duplicates: c.duplicates.Load(), Gaps: c.gaps.Load(), Refused: c.refused.Load(),
 		Replaced: c.replaced.Load(), Flushes: c.flushes.Load(),
-		Full: c.full.Load(), HistoryStuck: c.historyStuck.Load(), ReadOnly: h.readOnly.Load(), Draining: h.draining.Load(),
+		Full: c.full(), HistoryStuck: c.historyStuck.Load(), ReadOnly: h.readOnly.Load(), Draining: h.draining.Load(),
 	}
 }
 
