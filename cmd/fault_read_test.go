@@ -93,10 +93,8 @@ func TestReadErrorsEndNothing(t *testing.T) {
 			case "catalog":
 				f.alive(t, s) // the log is well
 			default:
-				select {
-				case <-s.done:
+				if s.ended() {
 					t.Fatalf("the hub ended: %v", s.err)
-				default:
 				}
 			}
 			disk.do(lossyfs.Order{Do: "heal"})
@@ -153,12 +151,7 @@ func TestTruncatedFilesEndNothing(t *testing.T) {
 				}
 				s.ask(http.MethodPost, "/api/v1/flush", admin, "")
 			}
-			ended := false
-			select {
-			case <-s.done:
-				ended = true
-			default:
-			}
+			ended := s.ended()
 			var found []string
 			if name == "history" {
 				f.alive(t, s)

@@ -323,7 +323,7 @@ func TestAdmittedConnectionIsLeftAlone(t *testing.T) {
 }
 
 func TestSlowReaderOfAnOpenPageIsServed(t *testing.T) {
-	const limit = 100 * time.Millisecond
+	const limit = time.Second // a reader on a busy machine must not be slower than it means to be
 	h := open(t, door.Options{Timeout: limit})
 	v := h.visit(t, "")
 	v.say(get("/big"))
@@ -332,7 +332,7 @@ func TestSlowReaderOfAnOpenPageIsServed(t *testing.T) {
 		t.Fatal(err)
 	}
 	total := 0
-	buf := make([]byte, 512<<10)
+	buf := make([]byte, 1<<20)
 	for began := time.Now(); ; { // takes several times the limit
 		n, err := io.ReadFull(resp.Body, buf)
 		if total += n; err != nil {
