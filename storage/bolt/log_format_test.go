@@ -198,6 +198,9 @@ func TestWhatVanishedInOrderIsFound(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
+			if aside, err := filepath.Glob(filepath.Join(dir, "*.damaged-*")); err != nil || len(aside) > 1 {
+				t.Errorf("the same damage was rescued again: %v, %v", aside, err)
+			}
 		})
 	}
 }

@@ -190,8 +190,8 @@ func (c *oldSegment) verify() {
 		return
 	}
 	found := c.rescue(link{})
-	if n := c.v.groups - len(c.v.bad); found.intact() > n {
-		c.bad = corruptf("%d groups are intact, but there are copies of %d", n, found.intact())
+	if n := found.intact(); n > c.v.intact {
+		c.bad = corruptf("%d groups are intact, but there are copies of %d", c.v.intact, n)
 	}
 }
 

@@ -11,6 +11,7 @@ type verified struct {
 	// end is the last group, position zero if there is none. Its sum is zero if it is damaged.
 	end    link
 	groups int
+	intact int          // groups whose own seal is right, wherever they belong
 	bad    []foundGroup // damaged groups, without their bytes
 	holes  [][2]storage.Position
 }
@@ -101,6 +102,9 @@ func (c *cursor) filler() error {
 // add takes the next group.
 func (v *verified) add(g foundGroup, first storage.Position) {
 	at := max(v.end.pos, first-1)
+	if g.damaged == nil {
+		v.intact++
+	}
 	switch {
 	case g.pos > at+1:
 		v.holes = append(v.holes, [2]storage.Position{at + 1, g.pos - 1})
