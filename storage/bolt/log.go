@@ -314,10 +314,17 @@ func (l *Log) oldest(upTo storage.Position) (*segment, storage.Position, error) 
 	if l.closed {
 		return nil, 0, storage.ErrClosed
 	}
-	if len(l.segments) < 2 || l.segments[1].first-1 > upTo || !l.segments[0].sealed() {
+	if len(l.segments) < 2 || l.segments[1].first-1 > upTo {
 		return nil, 0, nil
 	}
 	return l.segments[0], l.segments[1].first, nil
+}
+
+// has reports whether the segment is still part of the log. keep.trimming is held, so that it stays so.
+func (l *Log) has(s *segment) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return !l.closed && slices.Contains(l.segments, s)
 }
 
 // Close implements io.Closer. It leaves a mark that everything was found in order and is durable, so that the next

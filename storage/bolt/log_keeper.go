@@ -201,7 +201,7 @@ func (k *keeper) buildNow() {
 func (k *keeper) sealNow(s *segment) {
 	k.trimming.Lock()
 	defer k.trimming.Unlock()
-	if s.sealed() {
+	if s.sealed() || !k.l.has(s) {
 		return
 	}
 	if err := s.seal(); err != nil {

@@ -147,8 +147,8 @@ func (l *Log) rescueSegment(s *segment, failed source, why error) error {
 	}
 	l.keep.trimming.Lock()
 	defer l.keep.trimming.Unlock()
-	if s.source() != failed {
-		return nil // somebody else was first
+	if s.source() != failed || !l.has(s) {
+		return nil // somebody else was first, or the segment is gone
 	}
 	l.appending.Lock()
 	s.retired = true // if it is the active one, the next append begins another
