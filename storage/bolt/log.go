@@ -331,7 +331,7 @@ func (l *Log) has(s *segment) bool {
 // start need not read all of it. Running reads end with storage.ErrClosed. Closing again does nothing.
 func (l *Log) Close() error {
 	l.mu.Lock()
-	again, clean := l.closed, !l.suspect
+	again := l.closed
 	l.closed = true
 	l.mu.Unlock()
 	if again {
@@ -345,8 +345,11 @@ func (l *Log) Close() error {
 	defer l.keep.trimming.Unlock()
 	l.appending.Lock()
 	defer l.appending.Unlock()
-	if clean && l.latch.err() == nil && !l.active.retired && !l.marked {
-		err = errors.Join(err, l.markClean())
+	l.mu.Lock()
+	clean := !l.suspect
+	l.mu.Unlock()
+	if l.marked != clean && l.latch.err() == nil && !l.active.retired {
+		err = errors.Join(err, l.mark(clean))
 	}
 	l.active = nil
 	for _, s := range l.segments {
@@ -355,10 +358,15 @@ func (l *Log) Close() error {
 	return errors.Join(err, l.lock.Close())
 }
 
-// markClean writes the mark of a clean end. On a full disk there is none, which only costs time at the next start.
-func (l *Log) markClean() error {
+// mark writes the mark of a clean end, or takes away that of the run before, so that the next start reads everything. On
+// a full disk it does neither: without a mark the next start takes longer, with it the damage is found once more.
+func (l *Log) mark(clean bool) error {
 	err := l.active.file.update(func(tx *bolt.Tx) error {
-		return tx.Bucket([]byte(headerBucket)).Put([]byte(cleanKey), encodeClean(l.tip))
+		b := tx.Bucket([]byte(headerBucket))
+		if clean {
+			return b.Put([]byte(cleanKey), encodeClean(l.tip))
+		}
+		return b.Delete([]byte(cleanKey))
 	})
 	if errors.Is(err, storage.ErrFull) {
 		return nil

@@ -175,6 +175,38 @@ func TestOldSegmentsAreReadInTheBackground(t *testing.T) {
 	}
 }
 
+// TestWhatIsFoundInTheBackgroundIsRescued damages a page of the first segment of a log that was closed in order. Nothing is
+// appended in the run that finds it, and the next start must rescue the file all the same.
+func TestWhatIsFoundInTheBackgroundIsRescued(t *testing.T) {
+	_, closed := buildLog(t, 4)
+	dir := t.TempDir()
+	first := closed.names()[0]
+	at := closed.longestGroupIn(first)
+	closed.write(t, dir, func(name string, b []byte) []byte {
+		if name == first {
+			clear(b[at/4096*4096:][:4096])
+		}
+		return b
+	})
+	o, found := flipOptions, make(signal, 10)
+	o.Logger = slog.New(found)
+	l, err := bolt.OpenLog(dir, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	<-found
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if l, err = bolt.OpenLog(dir, flipOptions); err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	if _, err := os.Stat(filepath.Join(dir, first+".damaged-1")); err != nil {
+		t.Errorf("the file was not rescued: %v", err)
+	}
+}
+
 func TestRescueKeepsTheDamagedFile(t *testing.T) {
 	crashed, _ := buildLog(t, 3)
 	dir := t.TempDir()
