@@ -136,6 +136,8 @@ func (c *oldSegment) open(readOnly bool) error {
 	c.p, err = pagesOf(fd)
 	if err == nil {
 		err = c.p.checkHeader(logFormat, logVersion)
+	} else if c.p == nil && errors.Is(err, errNotBolt) && c.rescue(link{}).ours {
+		err = corruptf("both meta pages are gone")
 	}
 	switch {
 	case errors.Is(err, storage.ErrCorrupt):

@@ -207,6 +207,32 @@ func TestWhatIsFoundInTheBackgroundIsRescued(t *testing.T) {
 	}
 }
 
+// TestSegmentWithoutMetaPagesIsRescued clears the first two pages, so that the file does not even say that it is a database.
+func TestSegmentWithoutMetaPagesIsRescued(t *testing.T) {
+	crashed, closed := buildLog(t, 5)
+	for name, m := range map[string]*logImage{"crashed": crashed, "closed": closed} {
+		names := m.names()
+		for place, victim := range map[string]string{"first": names[0], "last": names[len(names)-1]} {
+			t.Run(name+" "+place, func(t *testing.T) {
+				dir := t.TempDir()
+				m.write(t, dir, func(name string, b []byte) []byte {
+					if name == victim {
+						clear(b[:2*4096])
+					}
+					return b
+				})
+				_, damage, err := m.readOnly(t, dir)
+				if err != nil || len(damage) == 0 {
+					t.Errorf("read-only: damage %v, %v", damage, err)
+				}
+				if outcome, err := m.try(t, dir); err != nil || outcome != "reported, nothing lost" {
+					t.Errorf("%s, %v", outcome, err)
+				}
+			})
+		}
+	}
+}
+
 func TestRescueKeepsTheDamagedFile(t *testing.T) {
 	crashed, _ := buildLog(t, 3)
 	dir := t.TempDir()

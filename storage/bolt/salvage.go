@@ -57,8 +57,9 @@ func openDamaged(path string) (*damagedFile, error) {
 	return &damagedFile{path: path, os: f, p: p}, nil
 }
 
-// pagesToRescue returns a reader for a file however damaged it is. Its meta is zero where no meta page can be believed.
-// The error is errNotBolt, or what the system says.
+// pagesToRescue returns a reader for a file however damaged it is. Its meta is zero where no meta page can be believed,
+// also if neither says that it is one: what is in the file must tell whose it is. The error is errNotBolt or
+// storage.ErrNewerFormat if a meta page that is right says so, or what the system says.
 func pagesToRescue(f *os.File) (*pages, error) {
 	info, err := f.Stat()
 	if err != nil {
@@ -66,10 +67,10 @@ func pagesToRescue(f *os.File) (*pages, error) {
 	}
 	p, err := openPages(f, info.Size())
 	switch {
-	case errors.Is(err, errNotBolt), errors.Is(err, storage.ErrNewerFormat):
-		return nil, err
 	case p == nil:
 		p = &pages{r: f, size: info.Size()}
+	case errors.Is(err, errNotBolt), errors.Is(err, storage.ErrNewerFormat):
+		return nil, err
 	}
 	return p, nil
 }
