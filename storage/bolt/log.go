@@ -275,7 +275,8 @@ func (l *Log) remember(d Damage) bool {
 	return true
 }
 
-// Trim implements storage.Log. It deletes the files in which no group after upTo is.
+// Trim implements storage.Log. It deletes the files in which no group after upTo is. After an fsync that failed it returns
+// storage.ErrUnknown, and so does every later Append.
 func (l *Log) Trim(ctx context.Context, upTo storage.Position) error {
 	if l.opts.ReadOnly {
 		return storage.ErrReadOnly
@@ -295,7 +296,13 @@ func (l *Log) Trim(ctx context.Context, upTo storage.Position) error {
 		}
 		// One after the other, so that a power cut never leaves a hole in the middle.
 		if err := syncDir(l.dir); err != nil {
-			return fmt.Errorf("trim the log: %w", openError(err))
+			var path *os.PathError
+			if !errors.As(err, &path) || path.Op != "sync" {
+				return fmt.Errorf("trim the log: %w", openError(err))
+			}
+			err = fmt.Errorf("trim the log: %w: %w", storage.ErrUnknown, err)
+			l.latch.stop(err)
+			return err
 		}
 		l.mu.Lock()
 		l.segments = l.segments[1:]

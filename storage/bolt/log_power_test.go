@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -23,6 +24,7 @@ const childVar = "STORAGE_CHILD"
 // children are what test binaries can do as children, in the folder that CHILD_DIR names.
 var children = map[string]func(dir string) error{
 	"append": appendChild,
+	"trim":   trimChild,
 	"stores": storesChild,
 }
 
@@ -97,6 +99,33 @@ func appendChild(dir string) error {
 	}
 	if err := l.Close(); err != nil {
 		fmt.Println("ended", err)
+	}
+	return nil
+}
+
+// trimChild trims a log to its last segment. If that fails because a folder could not be synced, nothing may be
+// acknowledged any more.
+func trimChild(dir string) error {
+	runtime.LockOSThread() // strace counts the calls of each thread
+	fmt.Println("ready")
+	l, err := bolt.OpenLog(dir, bolt.LogOptions{SegmentBytes: 64 << 10, FreeBytes: -1})
+	if err != nil {
+		return nil
+	}
+	defer l.Close() // may fail too
+	for n := range 20 {
+		if _, err := l.Append(context.Background(), childGroup(n), l.Last()); err != nil {
+			return nil
+		}
+	}
+	err = l.Trim(context.Background(), l.Last())
+	var path *os.PathError
+	if !errors.As(err, &path) || path.Op != "sync" {
+		return nil
+	}
+	fmt.Println("not synced", err)
+	if _, again := l.Append(context.Background(), []byte("more"), l.Last()); !errors.Is(err, storage.ErrUnknown) || !errors.Is(again, storage.ErrUnknown) {
+		return fmt.Errorf("the log went on after %w with %w", err, again)
 	}
 	return nil
 }
@@ -226,5 +255,46 @@ func TestLogSurvivesFailingCalls(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestTrimThatIsNotDurableStopsTheLog lets the n-th fsync fail, for each n until none fails any more.
+func TestTrimThatIsNotDurableStopsTheLog(t *testing.T) {
+	notUnderRace(t)
+	strace, err := exec.LookPath("strace")
+	if err != nil {
+		t.Skip("calls are made to fail by strace: install it")
+	}
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	met := 0
+	for n := 1; ; n++ {
+		dir, log := filepath.Join(t.TempDir(), "log"), filepath.Join(t.TempDir(), "trace")
+		cmd := exec.CommandContext(t.Context(), strace, "-f", "-o", log, "-e", "trace=fsync", "-e", "signal=none",
+			"-e", fmt.Sprintf("inject=fsync:error=EIO:when=%d", n), exe)
+		cmd.Env = append(os.Environ(), childVar+"=trim", "CHILD_DIR="+dir, "GOMAXPROCS=1")
+		out, err := cmd.CombinedOutput()
+		if err != nil && !strings.Contains(string(out), "ready\n") && strings.Contains(string(out), "ptrace") {
+			t.Skipf("strace may not trace here: %s", out)
+		}
+		if err != nil {
+			t.Fatalf("fsync %d fails: child: %v\n%s", n, err, out)
+		}
+		if strings.Contains(string(out), "not synced") {
+			met++
+		}
+		calls, err := os.ReadFile(log)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !strings.Contains(string(calls), "(INJECTED)") {
+			t.Logf("%d calls", n)
+			break
+		}
+	}
+	if met == 0 {
+		t.Error("no failure met the trim")
 	}
 }
