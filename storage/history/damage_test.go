@@ -275,3 +275,20 @@ func TestDamagedRecordOfGapsIsAGap(t *testing.T) {
 		t.Fatalf("got %+v, %v, want a damaged gap and the new one", got, err)
 	}
 }
+
+func TestDamagedMarkOfADroppedDeviceKeepsNobodyOut(t *testing.T) {
+	w := threeFlushes(t)
+	w.append(w.simple(3, 30, baseMS))
+	w.flush()
+	for _, num := range []uint32{1, 3} {
+		if err := w.store.DropDevice(t.Context(), num); err != nil {
+			t.Fatal(err)
+		}
+		w.model.dropped[num] = true
+	}
+	w.reopen(w.chunks, damagedCatalog{w.catalog, func(key string) bool { return key == "history/dropped/0000000003" }})
+	w.checkLatest()
+	for _, num := range []uint32{1, 2} {
+		w.checkQuery(history.Query{Device: num, FromMS: 0, ToMS: 1 << 50})
+	}
+}

@@ -70,6 +70,8 @@ func (s *Store) load(ctx context.Context) error {
 	return err
 }
 
+// loadDropped reads which devices are dropped. A mark that is damaged keeps nobody from the rest: who it was of is not known
+// here, but the one who gives the numbers does not ask for that device any more.
 func (s *Store) loadDropped(ctx context.Context) error {
 	err := s.catalog.List(ctx, prefixDropped, func(item storage.Item) bool {
 		if num, err := strconv.ParseUint(item.Key[len(prefixDropped):], 10, 32); err == nil {
@@ -77,6 +79,10 @@ func (s *Store) loadDropped(ctx context.Context) error {
 		}
 		return true
 	})
+	if errors.Is(err, storage.ErrCorrupt) {
+		s.o.Logger.Error("the mark of a deleted device is damaged: its history is on the disk like that of any other", "err", err)
+		return nil
+	}
 	if err != nil {
 		return fmt.Errorf("list dropped devices: %w", err)
 	}
