@@ -19,12 +19,15 @@ func (r *sliceRescue) chain() []numberedDirectory {
 	var chain []numberedDirectory
 	end := want
 	for want.count > 0 {
-		d, found := r.find(want)
-		if !found {
-			d = r.rebuild(want)
+		list := []numberedDirectory{{flush: want.flush}}
+		if d, found := r.find(want); found {
+			list[0].directory = d
+		} else {
+			list = r.rebuild(want)
 		}
-		chain = append(chain, numberedDirectory{want.flush, d})
-		want = tail{count: d.place, flush: d.prev, check: d.prevCheck}
+		want = tail{count: list[0].place, flush: list[0].prev, check: list[0].prevCheck}
+		slices.Reverse(list)
+		chain = append(chain, list...)
 	}
 	slices.Reverse(chain)
 	if !known {
@@ -93,29 +96,51 @@ func (r *sliceRescue) find(want tail) (directory, bool) {
 	return directory{}, false
 }
 
-// rebuild makes a directory again that was not found, from the blocks of its flush and the directory before it. If not
-// all of it comes out as it was, it lists what is missing as lost.
-func (r *sliceRescue) rebuild(want tail) directory {
-	d := directory{kind: directoryKept}
+// rebuild makes directories again that were not found, from the blocks of their flushes: those behind the last one before
+// that was found, up to the one that is meant. If not all of it comes out as it was, it lists what is missing as lost.
+func (r *sliceRescue) rebuild(want tail) []numberedDirectory {
+	var from tail // what the first of them follows
 	if num, before, ok := r.before(want); ok {
-		d.place, d.prev, d.prevCheck = before.place+1, num, before.check
+		from = tail{count: before.place + 1, flush: num, check: before.check}
 	}
-	missing := want.count - 1 - d.place
 	for _, old := range []bool{false, true} {
-		d.entries = r.entries(want.flush, old)
-		if d.encode(r.slice, want.flush); d.check == want.check && missing == 0 {
-			return d
+		list := r.between(from, want, old)
+		if last := &list[len(list)-1]; last.check == want.check && last.place+1 == want.count {
+			return list
 		}
 	}
-	if missing > 0 {
-		r.report.add("%d flushes before flush %d are lost", missing, want.flush)
+	list := r.between(from, want, r.old)
+	last := &list[len(list)-1]
+	if have := from.count + uint64(len(list)); have < want.count {
+		r.report.add("%d flushes before flush %d are lost", want.count-have, want.flush)
+		last.lost = uint32(min(want.count-have, 1<<31))
 	}
-	d.entries, d.lost = r.entries(want.flush, r.old), uint32(min(missing, 1<<31))
-	if len(d.entries) == 0 {
+	if len(last.entries) == 0 {
 		r.report.add("flush %d is lost", want.flush)
-		d.kind, d.lost = directoryLost, d.lost+1
+		last.kind, last.lost = directoryLost, last.lost+1
 	}
-	return d
+	return list
+}
+
+// between chains what the blocks tell of the flushes behind one, up to another, which is always there.
+func (r *sliceRescue) between(from, to tail, old bool) []numberedDirectory {
+	nums := map[uint64]bool{to.flush: true}
+	for k := range r.parts {
+		if num := binary.BigEndian.Uint64([]byte(k)); num < to.flush && (from.count == 0 || num > from.flush) {
+			nums[num] = true
+		}
+	}
+	var list []numberedDirectory
+	for _, num := range slices.Sorted(maps.Keys(nums)) {
+		d := directory{kind: directoryKept, place: from.count, prev: from.flush, prevCheck: from.check, entries: r.entries(num, old)}
+		if len(d.entries) == 0 && num != to.flush {
+			continue
+		}
+		d.encode(r.slice, num)
+		list = append(list, numberedDirectory{num, d})
+		from = tail{count: d.place + 1, flush: num, check: d.check}
+	}
+	return list
 }
 
 // before returns the last directory before the one that is meant, of those that belong to the newest state.

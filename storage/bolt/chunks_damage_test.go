@@ -72,6 +72,25 @@ func TestFlushesThatVanishedAreNoticed(t *testing.T) {
 	}
 }
 
+// Blocks that are intact are not lost with the directories that list them, however many of these a page held.
+func TestDirectoriesAreMadeAgainFromBlocks(t *testing.T) {
+	for _, gone := range [][]uint64{{0, 1}, {4, 5, 6}, {8, 9}, {2, 3, 7}, {0, 1, 2, 3, 4, 5, 6, 7, 8, 9}} {
+		t.Run(fmt.Sprint(gone), func(t *testing.T) {
+			dir := t.TempDir()
+			want := tenFlushes(t, dir)
+			editSlice(t, dir, func(tx *bbolt.Tx) (err error) {
+				for _, n := range gone {
+					err = errors.Join(err, tx.Bucket([]byte("flushes")).Delete(flush(n)))
+				}
+				return err
+			})
+			if outcome, err := trySlice(t, dir, want, false); err != nil || outcome != "rescued" {
+				t.Errorf("%s, %v", outcome, err)
+			}
+		})
+	}
+}
+
 // tenFlushes writes flushes 0 to 9 of two blocks each to the slice of the flip tests.
 func tenFlushes(t testing.TB, dir string) map[storage.BlockKey]string {
 	t.Helper()
