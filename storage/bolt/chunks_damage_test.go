@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"os"
 	"path/filepath"
 	"slices"
@@ -88,6 +89,45 @@ func TestDirectoriesAreMadeAgainFromBlocks(t *testing.T) {
 				t.Errorf("%s, %v", outcome, err)
 			}
 		})
+	}
+}
+
+// What a rescue listed as lost stays listed when the flush behind it is written again, because that was interrupted.
+func TestLossIsRememberedWhenALaterFlushIsWrittenAgain(t *testing.T) {
+	dir := t.TempDir()
+	tenFlushes(t, dir)
+	editSlice(t, dir, func(tx *bbolt.Tx) (err error) {
+		for _, n := range []uint64{7, 8, 9} {
+			err = errors.Join(err, tx.Bucket([]byte("flushes")).Delete(flush(n)))
+			for i := range uint32(2) {
+				for part := range uint16(2) {
+					key := binary.BigEndian.AppendUint16(binary.BigEndian.AppendUint32(flush(n), i), part)
+					err = errors.Join(err, tx.Bucket([]byte("blocks")).Delete(key))
+				}
+			}
+		}
+		tails := tx.Bucket([]byte("tail"))
+		b := bytes.Clone(tails.Get([]byte("tail")))
+		binary.BigEndian.PutUint64(b[5:], uint64(tx.ID()+1)) // editSlice makes one more
+		binary.BigEndian.PutUint32(b[33:], crc32.Checksum(b[:33], crc32.MakeTable(crc32.Castagnoli)))
+		return errors.Join(err, tails.Put([]byte("tail"), b))
+	})
+	c, err := bolt.OpenChunks(dir, bolt.ChunksOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	all := func(storage.BlockKey, int) bool { return true }
+	if err := c.Blocks(t.Context(), flipSlice, all); !errors.Is(err, storage.ErrCorrupt) {
+		t.Fatalf("blocks: %v, want ErrCorrupt", err)
+	}
+	for _, n := range []uint64{9, 9, 10} {
+		if err := c.Write(t.Context(), flipSlice, n, [][]byte{[]byte("x")}); err != nil {
+			t.Fatal(err)
+		}
+		if err := c.Blocks(t.Context(), flipSlice, all); !errors.Is(err, storage.ErrCorrupt) {
+			t.Errorf("blocks after flush %d was written: %v, want ErrCorrupt", n, err)
+		}
 	}
 }
 

@@ -18,6 +18,7 @@ type flushTx struct {
 	slice           storage.Slice
 	blocks, flushes *bolt.Bucket
 	tail            tail
+	lost            uint32 // what the directories that rewind deleted said of others
 }
 
 // newFlushTx reads the tail, which a new file does not have yet.
@@ -83,6 +84,7 @@ func (t *flushTx) put(key storage.BlockKey, h blockHeader, block []byte) error {
 // list chains a directory to the last one and stores it.
 func (t *flushTx) list(flush uint64, d directory) error {
 	d.place, d.prev, d.prevCheck = t.tail.count, t.tail.flush, t.tail.check
+	d.lost, t.lost = d.lost+t.lost, 0
 	b := d.encode(t.slice, flush)
 	t.tail = tail{count: d.place + 1, flush: flush, check: d.check}
 	return t.flushes.Put(flushKey(flush), b)
@@ -96,6 +98,9 @@ func (t *flushTx) rewind(flush uint64) error {
 	}
 	if k == nil || bytes.Compare(k, flushKey(flush)) < 0 {
 		return nil // the ordinary case
+	}
+	if err := t.keepLost(flush); err != nil {
+		return err
 	}
 	before, beforeValue := seekBefore(t.flushes, flushKey(flush))
 	for _, b := range []*bolt.Bucket{t.flushes, t.blocks} {
@@ -114,6 +119,25 @@ func (t *flushTx) rewind(flush uint64) error {
 	d, err := decodeDirectory(t.slice, num, beforeValue)
 	t.tail = tail{count: d.place + 1, flush: num, check: d.check}
 	return err
+}
+
+// keepLost gathers what is said to be lost beside the flushes from the given one on, before they are deleted: it may have
+// been before them.
+func (t *flushTx) keepLost(flush uint64) error {
+	c := t.flushes.Cursor()
+	for k, v := c.Seek(flushKey(flush)); k != nil; k, v = c.Next() {
+		if len(k) != 8 {
+			return corruptf("a flush has a key of %d bytes", len(k))
+		}
+		d, err := decodeDirectory(t.slice, binary.BigEndian.Uint64(k), v)
+		if err != nil {
+			return err
+		}
+		if t.lost += d.lost; d.kind == directoryLost {
+			t.lost-- // itself
+		}
+	}
+	return nil
 }
 
 // matches checks that the last directory is the one that the tail names.
