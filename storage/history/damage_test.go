@@ -256,6 +256,32 @@ func TestDamagedNewestReadingsAreFoundInTheChunks(t *testing.T) {
 	w.checkLatest()
 }
 
+// TestNewestReadingsFromTheChunksAreThoseOfAnswers lets readings of one time compete, while a late row makes the chunk of
+// the one that loses look like the later one.
+func TestNewestReadingsFromTheChunksAreThoseOfAnswers(t *testing.T) {
+	w := newWorld(t)
+	row := func(ref device.Ref, ms int64, v ...float64) item {
+		r := device.Row{Ref: ref, TimeMS: ms}
+		for _, f := range v {
+			r.Values = append(r.Values, device.NumberValue(f))
+		}
+		return item{header: record.Header{Kind: record.Data, Device: 1, Stream: 1, ArrivalMS: baseMS + 1000}, schema: w.schemas[1], rows: []device.Row{r}}
+	}
+	w.append(row(device.SetRef(0), baseMS+100, 1, 1))
+	w.append(row(device.SingleRef(0), baseMS+100, 2))
+	w.append(row(device.SetRef(0), baseMS+50, 3, 3))
+	w.flush()
+	w.reopen(w.chunks, damagedCatalog{w.catalog, func(key string) bool { return key == "history/latest/00000000" }})
+	got := map[uint32]float64{}
+	err := w.store.Latest(t.Context(), func(_ uint32, p history.Point, _ int64, _ storage.Position) bool {
+		got[p.Metric] = p.Value.Float()
+		return true
+	})
+	if err != nil || got[1] != 2 || got[2] != 1 {
+		t.Errorf("got %v, %v, want 2 and 1", got, err)
+	}
+}
+
 func TestDamagedRecordOfGapsIsAGap(t *testing.T) {
 	w := newWorld(t)
 	gap := device.Gap{FromMS: baseMS + 1000, ToMS: baseMS + 2000, Cause: device.CauseSensor}

@@ -45,7 +45,7 @@ func (h *heads) newest(devices []*deviceHeads) []newest {
 		p := &parts[i]
 		p.head.newest(p.batches, func(n newest, order uint32) {
 			n.device = p.device
-			best.add(n, order)
+			best.add(n, place{flush: uint64(n.pos), order: order})
 		})
 	}
 	return best.sorted()
@@ -58,16 +58,15 @@ type newestKey struct{ device, metric uint32 }
 
 type newestAt struct {
 	newest
-	order uint32
+	at place
 }
 
-// add adds a reading. order decides between two readings of one time and position.
-func (s newestSet) add(n newest, order uint32) {
+// add adds a reading. at decides between two readings of one time.
+func (s newestSet) add(n newest, at place) {
 	key := newestKey{n.device, n.Metric}
 	have, ok := s[key]
-	if !ok || have.TimeMS < n.TimeMS || have.TimeMS == n.TimeMS &&
-		(have.pos < n.pos || have.pos == n.pos && have.order <= order) {
-		s[key] = newestAt{n, order}
+	if !ok || have.TimeMS < n.TimeMS || have.TimeMS == n.TimeMS && have.at.compare(at) <= 0 {
+		s[key] = newestAt{n, at}
 	}
 }
 
@@ -141,7 +140,7 @@ func (s *Store) findLatest(ctx context.Context, want func(device uint32) bool) (
 // findIn adds the readings that one flush wrote to a slice.
 func (s *Store) findIn(ctx context.Context, slice storage.Slice, flush uint64, d *directory, want func(uint32) bool, best newestSet) error {
 	w := &walk{store: s, slice: slice}
-	for _, e := range d.entries {
+	for seq, e := range d.entries {
 		if !want(e.device) {
 			continue
 		}
@@ -156,12 +155,12 @@ func (s *Store) findIn(ctx context.Context, slice storage.Slice, flush uint64, d
 		if err != nil {
 			return err
 		}
-		addNewest(best, c, rows)
+		addNewest(best, c, rows, place{flush: flush, seq: seq})
 	}
 	return nil
 }
 
-func addNewest(best newestSet, c *chunk.Chunk, rows *chunk.Rows) {
+func addNewest(best newestSet, c *chunk.Chunk, rows *chunk.Rows, at place) {
 	for i := range rows.Columns {
 		col := &rows.Columns[i]
 		for row := len(rows.Times) - 1; row >= 0; row-- {
@@ -180,11 +179,10 @@ func addNewest(best newestSet, c *chunk.Chunk, rows *chunk.Rows) {
 			if rows.Original != nil && rows.Original[row] != t {
 				n.OriginalMS, n.Replaced = rows.Original[row], true
 			}
-			order := uint32(row)
-			if rows.Order != nil {
-				order = rows.Order[row]
+			if at.row = row; rows.Order != nil {
+				at.order = rows.Order[row]
 			}
-			best.add(n, order)
+			best.add(n, at)
 			break
 		}
 	}
