@@ -175,7 +175,7 @@ func (c *Chunks) Write(ctx context.Context, slice storage.Slice, flush uint64, b
 	if err := c.latch.err(); err != nil {
 		return err
 	}
-	err := c.repairing(slice, func() (*sliceFile, error) {
+	err := c.repairing(slice, true, func() (*sliceFile, error) {
 		created := false
 		h, err := c.acquire(slice, true, func(f *file) error {
 			created = true

@@ -332,6 +332,55 @@ func TestDamageIsRescuedOnce(t *testing.T) {
 	}
 }
 
+// A full disk is a pause for a rescue too: the history must not wait for the next start.
+func TestDamageMetOnAFullDiskIsRescuedWhenThereIsRoom(t *testing.T) {
+	dir := filepath.Join(smallDisk(t, 3<<20), "history")
+	want := tenFlushes(t, dir)
+	// The last directory is damaged, so that nothing can be written.
+	b := readFile(t, slicePath(dir))
+	d := append(flush(9), 1, 0, 0, 0, 0, 0, 0, 0, 9)
+	if !bytes.Contains(b, d) {
+		t.Fatal("the directory is not where it was expected")
+	}
+	b = bytes.ReplaceAll(b, d, append(flush(9), 1, 0, 0, 0, 0, 0, 0, 0, 99))
+	if err := os.WriteFile(slicePath(dir), b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	other := filepath.Join(dir, "other")
+	for size := 3 << 20; size >= 4096; size /= 2 {
+		f, err := os.OpenFile(other, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, _ = f.Write(make([]byte, size)) // as much as there is room for
+		_ = f.Close()
+	}
+	c, err := bolt.OpenChunks(dir, bolt.ChunksOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	write := func() error { return c.Write(t.Context(), flipSlice, 10, [][]byte{[]byte("new")}) }
+	for range 3 {
+		if err := write(); err == nil || errors.Is(err, storage.ErrUnknown) {
+			t.Fatalf("write to a damaged slice on a full disk: %v", err)
+		}
+	}
+	if d := c.Damage(); len(d) != 1 {
+		t.Errorf("reported: %v", d)
+	}
+	if err := os.Remove(other); err != nil {
+		t.Fatal(err)
+	}
+	if err := write(); err != nil {
+		t.Fatalf("write after space was freed: %v", err)
+	}
+	want[storage.BlockKey{Flush: 10}] = "new"
+	if gone, err := compareSlice(t, c, want); gone != 0 || err != nil {
+		t.Errorf("%d blocks are gone: %v", gone, err)
+	}
+}
+
 func TestChunksOnAFullDiskPauseAndGoOn(t *testing.T) {
 	disk := smallDisk(t, 3<<20)
 	dir, other := filepath.Join(disk, "history"), filepath.Join(disk, "other")

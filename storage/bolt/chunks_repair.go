@@ -9,12 +9,12 @@ import (
 // rescueState is what has been done about a damaged slice since the start.
 type rescueState struct {
 	done   int   // how often it was replaced
-	failed error // why it cannot be; it is not tried again
+	failed error // why it cannot be; only a write tries again, and only if there was no room
 }
 
 // reading runs fn on the newest state of a slice.
 func (c *Chunks) reading(slice storage.Slice, fn func(s *sliceView) error) error {
-	return c.repairing(slice, func() (*sliceFile, error) {
+	return c.repairing(slice, false, func() (*sliceFile, error) {
 		h, err := c.acquire(slice, false, nil)
 		if err != nil {
 			return nil, err
@@ -25,7 +25,7 @@ func (c *Chunks) reading(slice storage.Slice, fn func(s *sliceView) error) error
 
 // repairing runs try, which returns the file that it used, if any. If it meets damage that is news, the file is rescued
 // and try runs once more.
-func (c *Chunks) repairing(slice storage.Slice, try func() (*sliceFile, error)) error {
+func (c *Chunks) repairing(slice storage.Slice, writing bool, try func() (*sliceFile, error)) error {
 	c.mu.Lock()
 	before := c.rescues[slice]
 	c.mu.Unlock()
@@ -37,26 +37,32 @@ func (c *Chunks) repairing(slice storage.Slice, try func() (*sliceFile, error)) 
 		if !first || !errors.Is(err, storage.ErrCorrupt) || errors.Is(err, errLost) || c.opts.ReadOnly || c.latch.err() != nil {
 			return err
 		}
-		if failed := c.rescue(slice, before.done, err); failed != nil {
+		if failed := c.rescue(slice, writing, before.done, err); failed != nil {
 			return err // the failure has been reported
 		}
 	}
 }
 
 // rescue replaces a damaged file, unless somebody else has done so since done was read.
-func (c *Chunks) rescue(slice storage.Slice, done int, why error) error {
+func (c *Chunks) rescue(slice storage.Slice, writing bool, done int, why error) error {
 	return c.alone(slice, func() error {
 		c.mu.Lock()
 		state := c.rescues[slice]
 		c.mu.Unlock()
-		if state.failed != nil || state.done != done {
+		again := writing && errors.Is(state.failed, storage.ErrFull)
+		if state.failed != nil && !again || state.done != done {
 			return state.failed
 		}
 		d, err := salvageSlice(c.path(slice), slice, c.fileOptions(), why)
 		if err != nil {
 			d = Damage{File: c.path(slice), What: why.Error(), Action: "it stays as it is until the next start: " + err.Error()}
+			if errors.Is(err, storage.ErrFull) {
+				d.Action = "it stays as it is until there is room: " + err.Error()
+			}
 		}
-		c.report(d)
+		if !again || !errors.Is(err, storage.ErrFull) {
+			c.report(d)
+		}
 		c.mu.Lock()
 		defer c.mu.Unlock()
 		c.rescues[slice] = rescueState{done: state.done + 1, failed: err}
