@@ -78,10 +78,11 @@ func (s *Store) loadGaps(ctx context.Context, deviceNum uint32) (gapList, error)
 	return list, nil
 }
 
-// saveGaps joins the gaps of frozen parts with those in the catalog. Doing it again, after a crash, changes nothing but
-// perhaps the counts of gaps without sequence numbers.
+// saveGaps joins the gaps of frozen parts with those in the catalog, where they are from then on. Doing it again, after a
+// crash, changes nothing but perhaps the counts of gaps without sequence numbers.
 func (s *Store) saveGaps(ctx context.Context, f *frozen) error {
 	var items []storage.Item
+	var saved []*deviceHeads // those that items are of
 	size := 0
 	for i, d := range f.devices {
 		if d.frozen != nil && len(d.frozen.gaps) > 0 {
@@ -98,16 +99,26 @@ func (s *Store) saveGaps(ctx context.Context, f *frozen) error {
 			}
 			value := encodeGaps(list)
 			items = append(items, storage.Item{Key: gapsKey(d.num), Value: value})
-			size += len(value)
+			saved, size = append(saved, d), size+len(value)
 		}
 		if len(items) > 0 && (size > putBytes || i == len(f.devices)-1) {
 			if err := s.putAll(ctx, items); err != nil {
 				return fmt.Errorf("save gaps: %w", err)
 			}
-			items, size = items[:0], 0
+			s.heads.gapsSaved(saved)
+			items, saved, size = items[:0], saved[:0], 0
 		}
 	}
 	return nil
+}
+
+// gapsSaved forgets the gaps of frozen parts: another try of the flush must not count them again.
+func (h *heads) gapsSaved(devices []*deviceHeads) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, d := range devices {
+		d.frozen.gaps = nil
+	}
 }
 
 const gapAnybody = 1 << 7 // beside the place of the cause
