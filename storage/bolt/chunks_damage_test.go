@@ -362,8 +362,8 @@ func TestDamageMetOnAFullDiskIsRescuedWhenThereIsRoom(t *testing.T) {
 	defer c.Close()
 	write := func() error { return c.Write(t.Context(), flipSlice, 10, [][]byte{[]byte("new")}) }
 	for range 3 {
-		if err := write(); err == nil || errors.Is(err, storage.ErrUnknown) {
-			t.Fatalf("write to a damaged slice on a full disk: %v", err)
+		if err := write(); !errors.Is(err, storage.ErrFull) || errors.Is(err, storage.ErrUnknown) {
+			t.Fatalf("write to a damaged slice on a full disk: %v, want ErrFull", err)
 		}
 	}
 	if d := c.Damage(); len(d) != 1 {

@@ -37,7 +37,9 @@ func (c *Chunks) repairing(slice storage.Slice, writing bool, try func() (*slice
 		if !first || !errors.Is(err, storage.ErrCorrupt) || errors.Is(err, errLost) || c.opts.ReadOnly || c.latch.err() != nil {
 			return err
 		}
-		if failed := c.rescue(slice, writing, before.done, err); failed != nil {
+		if failed := c.rescue(slice, writing, before.done, err); writing && errors.Is(failed, storage.ErrFull) {
+			return errors.Join(err, storage.ErrFull) // the same may succeed later
+		} else if failed != nil {
 			return err // the failure has been reported
 		}
 	}
