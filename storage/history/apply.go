@@ -248,8 +248,9 @@ func (s *Store) addRowsLocked(d *deviceHeads, p *plan, pos storage.Position, rec
 			err = errPlace
 			continue
 		}
-		bytes, whole := d.headLocked(i).add(row, filed, !own, part.next, d.series[i].rows)
-		grown += bytes
+		head, made := d.headLocked(i)
+		bytes, whole := head.add(row, filed, !own, part.next, d.series[i].rows)
+		grown += made + bytes
 		if !whole {
 			err = errText
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -440,4 +441,40 @@ func TestListThatIsReadWhileAFlushEndsIsNotKept(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.check()
+}
+
+// TestHeadsTakeUpWhatTheySay has many series of few rows, which take up more than their rows.
+func TestHeadsTakeUpWhatTheySay(t *testing.T) {
+	s := &device.Schema{Num: 9}
+	for i := range 100 {
+		m := device.NewMetric(fmt.Sprintf("m%d", i))
+		m.Num = uint32(i + 1)
+		s.Metrics = append(s.Metrics, m)
+	}
+	used := func() int64 {
+		runtime.GC()
+		var st runtime.MemStats
+		runtime.ReadMemStats(&st)
+		return int64(st.HeapAlloc)
+	}
+	for _, rows := range []int{1, 9} {
+		w := newWorld(t)
+		w.schemas[9] = s
+		before := used()
+		for dev := range uint32(300) {
+			it := item{header: record.Header{Kind: record.Data, Device: dev + 1, ArrivalMS: baseMS}, schema: s}
+			for i := range 100 * rows {
+				it.rows = append(it.rows, device.Row{Ref: device.SingleRef(i % 100), TimeMS: baseMS, Values: []device.Value{device.NumberValue(1)}})
+			}
+			w.group.Reset(baseMS)
+			w.group.Append(&it.header, record.AppendRows(nil, s, baseMS, baseMS, it.rows))
+			if err := w.store.Apply(t.Context(), storage.Position(dev+1), w.group.Bytes()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if took, told := used()-before, w.store.Stats().ActiveBytes; took > 2*told {
+			t.Errorf("%d rows a series: the heads take up %d bytes and say %d", rows, took, told)
+		}
+		runtime.KeepAlive(w)
+	}
 }

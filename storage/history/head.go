@@ -57,7 +57,7 @@ const maxGuess = chunk.MaxRows
 // grow makes room for more rows. want is a guess of how many rows there will be in all, zero if unknown.
 func (h *head) grow(want int) {
 	n := len(h.times)
-	size := max(8, n+n/2)
+	size := max(firstRows, n+n/2)
 	if n == 0 && want > 0 {
 		size = min(want+want/8+1, maxGuess)
 	}

@@ -90,18 +90,23 @@ func (h *heads) growLocked(d *deviceHeads, bytes int64) {
 // deviceBytes is about what a device takes up besides its rows.
 const deviceBytes = 512
 
-// headLocked returns the head of the series with the given index, made if needed.
-func (d *deviceHeads) headLocked(i int) *head {
+// headBytes is about what a head takes up besides its rows, and firstRows is how many rows it makes room for when it begins.
+const (
+	headBytes = 320
+	firstRows = 8
+)
+
+// headLocked returns the head of the series with the given index, made if needed, and the bytes that making it took.
+func (d *deviceHeads) headLocked(i int) (h *head, grown int64) {
 	p := d.active
 	if i >= len(p.heads) {
 		p.heads = append(p.heads, make([]*head, len(d.series)-len(p.heads))...)
 	}
-	h := p.heads[i]
-	if h == nil {
+	if h = p.heads[i]; h == nil {
 		h = &head{series: d.series[i].key, metrics: d.series[i].metrics}
-		p.heads[i] = h
+		p.heads[i], grown = h, headBytes+firstRows*int64(rowBytes+8*len(h.metrics))
 	}
-	return h
+	return h, grown
 }
 
 // index returns the index of a series with these metrics, and false if the series is known with other metrics.
