@@ -1,9 +1,11 @@
 package hub_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"math"
+	"strings"
 	"testing"
 	"time"
 
@@ -96,5 +98,26 @@ func TestTimesThatCannotBeAreFiledUnderArrivalAndKept(t *testing.T) {
 	}
 	if !seen[1<<53-1] { // several may have arrived in one millisecond: the last one wins
 		t.Errorf("the original times kept are %v", seen)
+	}
+}
+
+// TestLargeFramesByHandWaitForTheirTurn sends more bytes without a number than may be undecided, in few frames.
+func TestLargeFramesByHandWaitForTheirTurn(t *testing.T) {
+	r := newRig(t, hub.Options{CommitInterval: 200 * time.Millisecond})
+	r.add("a")
+	c := r.connect("a")
+	text := strings.Repeat("x", 4000)
+	var frame []byte
+	for i := range 15 {
+		frame = fmt.Appendf(append(frame, ','), `"m%d":%q`, i, text)
+	}
+	frame[0] = '{'
+	frame = append(frame, '}')
+	for range 10 {
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		if err := c.s.Receive(ctx, wire.JSON, frame); err != nil {
+			t.Fatal(err)
+		}
+		cancel()
 	}
 }

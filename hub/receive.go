@@ -92,9 +92,8 @@ func (s *Session) admit(ctx context.Context, seq uint64, size int) error {
 // decided undoes admit.
 func (s *Session) decided(size int) {
 	s.bytes.Add(int64(-size))
-	if n := s.frames.Add(-1); n >= int64(s.hub.options.Window)/2 {
-		signal(s.room)
-	}
+	s.frames.Add(-1)
+	signal(s.room)
 }
 
 func (s *Session) receiveHello(ctx context.Context, f wire.Format, frame []byte) error {
