@@ -41,11 +41,11 @@ type liveState struct {
 	steps     [20]int64
 	stepCount int
 
-	connected bool
-	closedMS  int64 // when the last session ended
-	socket    bool  // the device has had a session since the start of the hub
-	heard     bool  // a reading has arrived since the start of the hub
-	presence  Presence
+	sessions int   // that have not ended; one that was replaced may end after the next has begun, or even ended
+	closedMS int64 // when the last session ended
+	socket   bool  // the device has had a session since the start of the hub
+	heard    bool  // a reading has arrived since the start of the hub
+	presence Presence
 }
 
 // mark says when something changed: at a position of the log, or at a count of live.clock for what is not in the log.
@@ -212,12 +212,15 @@ func (l *live) deviceGone(e *entity) {
 	wake(woken)
 }
 
-// sessionChanged notes that a device came or went.
+// sessionChanged notes that a session of a device began or ended. Both may be told late, and so in any order.
 func (l *live) sessionChanged(e *entity, connected bool, now time.Time) {
 	l.mu.Lock()
 	s := &e.live
-	s.connected, s.socket = connected, true
-	if !connected {
+	s.socket = true
+	if connected {
+		s.sessions++
+	} else {
+		s.sessions--
 		s.closedMS = now.UnixMilli()
 	}
 	if p := s.presenceAt(now.UnixMilli()); p != s.presence {

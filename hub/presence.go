@@ -68,19 +68,20 @@ func (s *liveState) presenceAt(nowMS int64) Presence {
 	if s.seenMS == 0 {
 		return NeverSeen
 	}
-	if s.socket && !s.connected && nowMS-s.closedMS > graceMS {
+	connected := s.sessions > 0
+	if s.socket && !connected && nowMS-s.closedMS > graceMS {
 		return Offline
 	}
 	interval := s.intervalMS()
 	if interval == 0 {
-		if !s.heard && !s.connected {
+		if !s.heard && !connected {
 			return Offline // nothing since the start of the hub says that it is there
 		}
 		return Live
 	}
 	silent := nowMS - s.seenMS
 	switch {
-	case !s.connected && silent > max(leastMS, gone*interval):
+	case !connected && silent > max(leastMS, gone*interval):
 		return Offline
 	case silent > max(leastMS, int64(overdue*float64(interval))):
 		return Stale

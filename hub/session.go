@@ -103,16 +103,13 @@ func (s *Session) End() {
 	}
 	h := s.hub
 	s.entity.mu.Lock()
-	newest := s.entity.session == s
-	if newest {
+	if s.entity.session == s {
 		s.entity.session = nil
 	}
 	s.entity.mu.Unlock()
 	s.setStream(nil)
 	h.sessions.Add(-1)
-	if newest {
-		h.live.sessionChanged(s.entity, false, time.Now())
-	}
+	h.live.sessionChanged(s.entity, false, time.Now())
 	h.logger.Info("device disconnected", "device", s.entity.id, "remote", s.remote)
 	h.sessionEnded()
 }

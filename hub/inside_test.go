@@ -1,0 +1,83 @@
+package hub
+
+import (
+	"runtime"
+	"testing"
+	"time"
+
+	"telemetryhub/device"
+	"telemetryhub/device/wire"
+	"telemetryhub/storage/mem"
+)
+
+// deaf is a peer that notes only why it was closed.
+type deaf struct{ closed chan wire.CloseCode }
+
+func newDeaf() *deaf { return &deaf{make(chan wire.CloseCode, 16)} }
+
+func (p *deaf) Wake()                               { /* nobody writes */ }
+func (p *deaf) Close(code wire.CloseCode, _ string) { p.closed <- code }
+
+// still is a hub with one device, a, that does not run.
+func still(t *testing.T) (*Hub, *entity) {
+	t.Helper()
+	h, err := Open(t.Context(), Stores{Log: mem.NewLog(), Chunks: mem.NewChunks(), Catalog: mem.NewCatalog()}, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := h.history.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	if _, err := h.AddDevice(t.Context(), "a", DeviceAttrs{}); err != nil {
+		t.Fatal(err)
+	}
+	return h, h.registry.lookup("a")
+}
+
+func (h *Hub) mustConnect(t *testing.T, id device.ID) *Session {
+	t.Helper()
+	s, err := h.Connect(t.Context(), id, newDeaf(), ConnectOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func until(t *testing.T, what string, true func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(10 * time.Second); !true(); runtime.Gosched() {
+		if time.Now().After(deadline) {
+			t.Fatalf("%s: not in 10 s", what)
+		}
+	}
+}
+
+// TestDeviceThatIsBackStaysConnectedWhileItsLastSessionEnds holds up the end of a session until the next has begun.
+func TestDeviceThatIsBackStaysConnectedWhileItsLastSessionEnds(t *testing.T) {
+	h, e := still(t)
+	old := h.mustConnect(t, "a")
+	old.setStream(&stream{refs: 1})
+	h.queue.mu.Lock()
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		old.End()
+	}()
+	until(t, "the session lets go of the device", func() bool {
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		return e.session == nil
+	})
+	back := h.mustConnect(t, "a")
+	h.queue.mu.Unlock()
+	<-ended
+	if e.live.sessions == 0 {
+		t.Error("a device with a session counts as gone")
+	}
+	back.End()
+	if e.live.sessions != 0 {
+		t.Error("a device without a session counts as there")
+	}
+}
