@@ -1,6 +1,8 @@
 package hub
 
 import (
+	"context"
+	"errors"
 	"runtime"
 	"testing"
 	"time"
@@ -79,5 +81,27 @@ func TestDeviceThatIsBackStaysConnectedWhileItsLastSessionEnds(t *testing.T) {
 	back.End()
 	if e.live.sessions != 0 {
 		t.Error("a device without a session counts as there")
+	}
+}
+
+// TestWhoConnectsTooLateGetsNoSession holds up a connection until those who end sessions have passed by.
+func TestWhoConnectsTooLateGetsNoSession(t *testing.T) {
+	for want, change := range map[error]func(*Hub, *entity){
+		ErrUnknownDevice: func(_ *Hub, e *entity) { e.deleted.Store(true) },
+		ErrDraining:      func(h *Hub, _ *entity) { h.draining.Store(true) },
+	} {
+		h, e := still(t)
+		result := make(chan error, 1)
+		e.mu.Lock()
+		go func() {
+			_, err := h.Connect(context.WithoutCancel(t.Context()), "a", newDeaf(), ConnectOptions{})
+			result <- err
+		}()
+		until(t, "the device was found", func() bool { return h.sessions.Load() == 1 })
+		change(h, e)
+		e.mu.Unlock()
+		if err := <-result; !errors.Is(err, want) || h.sessions.Load() != 0 {
+			t.Errorf("got %v and %d sessions, want %v and none", err, h.sessions.Load(), want)
+		}
 	}
 }

@@ -75,10 +75,23 @@ func (h *Hub) Connect(_ context.Context, id device.ID, p Peer, o ConnectOptions)
 	}
 	s := &Session{hub: h, entity: e, peer: p, format: o.Format, remote: o.Remote, room: make(chan struct{}, 1), taken: make(chan error)}
 	s.Alive()
+	var late error // what has changed since the checks above; who changed it has not seen the session
 	e.mu.Lock()
 	old := e.session
-	e.session = s
+	switch {
+	case e.deleted.Load():
+		late = ErrUnknownDevice
+	case h.draining.Load():
+		late = ErrDraining
+	default:
+		e.session = s
+	}
 	e.mu.Unlock()
+	if late != nil {
+		h.sessions.Add(-1)
+		h.sessionEnded()
+		return nil, late
+	}
 	if old != nil {
 		h.stats.replaced.Add(1)
 		old.peer.Close(wire.CloseReplaced, wire.CloseReplaced.Reason())
