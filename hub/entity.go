@@ -187,6 +187,7 @@ func (h *Hub) UpdateDevice(ctx context.Context, id device.ID, p DevicePatch) (De
 	var bad error
 	err := e.change(ctx, h.catalog, func(rec *deviceRecord) {
 		next := *rec
+		next.Labels = maps.Clone(rec.Labels) // rec must stay as it is if the change is refused
 		if p.Name != nil {
 			next.Name = *p.Name
 		}
