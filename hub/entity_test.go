@@ -6,6 +6,8 @@ import (
 	"strings"
 	"testing"
 
+	"telemetryhub/device"
+	"telemetryhub/device/wire"
 	"telemetryhub/hub"
 )
 
@@ -23,5 +25,18 @@ func TestRefusedChangeOfADeviceChangesNothing(t *testing.T) {
 	info, err := r.hub.Device(t.Context(), "a")
 	if err != nil || !maps.Equal(info.Labels, map[string]string{"room": "1"}) {
 		t.Errorf("labels %.100v, %v", info.Labels, err)
+	}
+}
+
+func TestReadingsByHandOfWhichNoneStandsLeaveAGap(t *testing.T) {
+	r := newRig(t, hub.Options{})
+	r.add("a")
+	res, err := r.hub.Ingest(t.Context(), "a", wire.JSON, []byte(`{"t":1766000000000,"v":{"out side":1,"cmd/x":2}}`))
+	if err != nil || res.Stored != 0 || len(res.Bad) != 2 {
+		t.Fatalf("%+v, %v", res, err)
+	}
+	gaps, err := r.hub.Gaps(t.Context(), "a", 0, 1<<53)
+	if err != nil || len(gaps) != 1 || gaps[0].Cause != device.CauseRefused || gaps[0].Count != 2 {
+		t.Errorf("gaps %+v, %v, want one of two refused readings", gaps, err)
 	}
 }

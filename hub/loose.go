@@ -49,8 +49,8 @@ func (h *Hub) Ingest(ctx context.Context, id device.ID, f wire.Format, body []by
 	if err != nil {
 		return IngestResult{}, err
 	}
-	if len(b.rows) == 0 {
-		return IngestResult{Bad: slices.Clone(bad)}, nil
+	if len(b.rows) == 0 && len(bad) == 0 {
+		return IngestResult{}, nil
 	}
 	done := make(chan error, 1)
 	item.done = done
@@ -92,7 +92,7 @@ func (s *Session) receiveLoose(ctx context.Context, f wire.Format, frame []byte)
 			return err
 		}
 	}
-	if len(b.rows) == 0 {
+	if len(b.rows) == 0 && len(bad) == 0 {
 		s.decided(len(frame))
 		return nil
 	}
@@ -113,8 +113,8 @@ func (s *Session) answerLoose(err error) error {
 	return s.sendErr(code, bad.Text)
 }
 
-// looseEntry decodes readings with names into b, registers what is new, and prepares the entry for the queue. b.rows is
-// empty if nothing of it stands.
+// looseEntry decodes readings with names into b, registers what is new, and prepares the entry for the queue. If
+// nothing of it stands, b.rows is empty and the entry is the gap that it leaves.
 func (h *Hub) looseEntry(ctx context.Context, e *entity, f wire.Format, frame []byte, b *workbench) (entry, []wire.Bad, error) {
 	now := time.Now().UnixMilli()
 	readings, err := b.Loose(f, frame, now)
@@ -134,7 +134,10 @@ func (h *Hub) looseEntry(ctx context.Context, e *entity, f wire.Format, frame []
 	}
 	b.refused = b.refused[:0]
 	if lost := refusedGap(bad, &device.Batch{BaseMS: now, Rows: b.rows}, now); lost.Count > 0 {
-		b.refused = record.AppendGap(b.refused, &lost)
+		if b.refused = record.AppendGap(b.refused, &lost); len(b.rows) == 0 {
+			item.head.Kind = record.Gap
+			b.body, b.refused = append(b.body[:0], b.refused...), b.refused[:0]
+		}
 		h.stats.refused.Add(lost.Count)
 	}
 	return item, bad, nil
