@@ -102,6 +102,7 @@ func TestNewStreamCountsAnew(t *testing.T) {
 	c.hello("st1", 1, 1)
 	c.send(`{"m":"data","s":1,"t":%d,"r":[[1,0,1]]}`, t0)
 	c.ack(1)
+	c = r.connect("a")
 	c.hello("st2", 1, 1)
 	c.send(`{"m":"data","s":1,"t":%d,"r":[[1,0,2]]}`, t0+1)
 	c.ack(1)

@@ -39,8 +39,8 @@ func TestFloodOfNewMetricsIsRefusedAndHurtsNobodyElse(t *testing.T) {
 func TestFloodOfStreamsEndsTheSession(t *testing.T) {
 	r := newRig(t, hub.Options{})
 	r.add("flood")
-	c := r.connect("flood")
 	for i := range 1000 {
+		c := r.connect("flood")
 		err := c.try(`{"m":"hello","st":"s%d","next":1,"have":1}`, i)
 		if err == nil {
 			c.next()
@@ -119,5 +119,21 @@ func TestLargeFramesByHandWaitForTheirTurn(t *testing.T) {
 			t.Fatal(err)
 		}
 		cancel()
+	}
+}
+
+func TestHelloComesOnceAndFirst(t *testing.T) {
+	r := newRig(t, hub.Options{})
+	r.add("a")
+	for name, begin := range map[string]func(c *client){
+		"second":     func(c *client) { c.hello("st", 1, 1) },
+		"after data": func(c *client) { c.send(birth); c.send(`{"m":"data","t":%d,"r":[[1,0,1]]}`, t0) },
+	} {
+		c := r.connect("a")
+		begin(c)
+		err := c.try(`{"m":"hello","st":"st","next":1,"have":1}`)
+		if code, _ := hub.CloseCodeOf(err); err == nil || code != wire.CloseProtocol {
+			t.Errorf("%s: %v, want close code %d", name, err, wire.CloseProtocol)
+		}
 	}
 }

@@ -101,6 +101,10 @@ func (s *Session) receiveHello(ctx context.Context, f wire.Format, frame []byte)
 	if err != nil {
 		return err
 	}
+	if s.begun {
+		return fmt.Errorf("%w: hello comes once, and before any data: connect again to begin another stream", wire.ErrProtocol)
+	}
+	s.begun = true
 	e := s.entity
 	if h.Device != "" && h.Device != e.id {
 		return fmt.Errorf("%w: it says %q, the token is for %q", errWho, h.Device, e.id)
@@ -172,6 +176,7 @@ func (s *Session) receiveData(ctx context.Context, f wire.Format, frame []byte) 
 	if s.index == nil {
 		return fmt.Errorf("%w: data before a birth: send a hello that names a known schema, or a birth", wire.ErrProtocol)
 	}
+	s.begun = true
 	b := benches.Get().(*workbench)
 	defer benches.Put(b)
 	flags, bad, err := b.Data(f, frame, s.index, &b.batch)

@@ -32,6 +32,7 @@ type Session struct {
 	taken chan error // what became of the frame that Receive waits for
 
 	// The fields below belong to the read loop.
+	begun  bool        // a hello or data has come
 	index  *wire.Index // of the schema that the device uses, nil before its birth
 	stream *stream     // nil before a hello with a stream
 	clock  device.TimeQuality
