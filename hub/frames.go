@@ -65,6 +65,9 @@ func (v *Viewer) Next(dst []byte) (frame []byte, resume string, ok bool) {
 			v.peer.Close(code, v.err.Error())
 			return dst, "", false
 		}
+		if v.sub.Mode == All && v.seen.pos < now.pos {
+			continue // so far there was nothing in the log that this viewer sees
+		}
 		if v.arm(now) {
 			return dst, "", false
 		}
@@ -260,15 +263,16 @@ func (v *Viewer) resumeFromLog() ([]tailGroup, error) {
 	}
 	groups, bytes := v.groups[:0], 0
 	err := v.hub.log.Read(context.Background(), v.seen.pos, func(e storage.Entry) bool {
-		if !e.Damaged {
-			groups = append(groups, tailGroup{e.Position, e.Group})
+		if e.Damaged {
+			e.Group = nil // passed over
 		}
+		groups = append(groups, tailGroup{e.Position, e.Group})
 		bytes += len(e.Group)
 		return bytes < step
 	})
 	v.groups = groups
 	v.resumeLeft -= bytes
-	if errors.Is(err, storage.ErrTrimmed) {
+	if errors.Is(err, storage.ErrTrimmed) || err == nil && len(groups) == 0 {
 		return nil, ErrResume
 	}
 	return groups, err

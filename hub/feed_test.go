@@ -1,0 +1,132 @@
+package hub_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"telemetryhub/hub"
+	"telemetryhub/storage"
+)
+
+// watcher is a viewer by hand.
+type watcher struct {
+	*peer
+	t *testing.T
+	v *hub.Viewer
+}
+
+func (r *rig) watch(s hub.Subscription) *watcher {
+	r.t.Helper()
+	s.Tick = -1
+	p := newPeer()
+	v, err := r.hub.Subscribe(context.Background(), s, p)
+	if err != nil {
+		r.t.Fatalf("subscribe: %v", err)
+	}
+	r.t.Cleanup(v.End)
+	return &watcher{p, r.t, v}
+}
+
+// next waits for the next frame.
+func (w *watcher) next() (frame, token string) {
+	w.t.Helper()
+	for {
+		if f, token, ok := w.v.Next(nil); ok {
+			if !json.Valid(f) {
+				w.t.Fatalf("not JSON: %s", f)
+			}
+			return string(f), token
+		}
+		select {
+		case <-w.wake:
+		case <-w.gone:
+			w.t.Fatalf("closed with %d while waiting for a frame", w.code())
+		case <-time.After(10 * time.Second):
+			w.t.Fatal("no frame in 10 s")
+		}
+	}
+}
+
+// until waits for a frame that holds text.
+func (w *watcher) until(text string) (token string) {
+	w.t.Helper()
+	for {
+		f, token := w.next()
+		if strings.Contains(f, text) {
+			return token
+		}
+	}
+}
+
+func TestResumeFindsWhatLiesBehindMuchThatTheViewerDoesNotSee(t *testing.T) {
+	r := newRig(t, hub.Options{TailBytes: 1})
+	r.add("a")
+	r.add("b")
+	a, b := r.connect("a"), r.connect("b")
+	a.hello("st", 1, 1)
+	b.hello("st", 1, 1)
+	a.send(`{"m":"data","s":1,"t":%d,"r":[[1,0,1]]}`, t0)
+	a.ack(1)
+	w := r.watch(hub.Subscription{Mode: hub.All})
+	_, token := w.next()
+	w.v.End()
+	note := bytes.Repeat([]byte{'x'}, 4000)
+	for seq := uint64(1); seq <= 120; seq++ {
+		b.send(`{"m":"data","s":%d,"t":%d,"r":[[3,0,"%s"],[3,1,"%s"],[3,2,"%s"]]}`, seq, t0, note, note, note)
+		b.ack(seq)
+	}
+	a.send(`{"m":"data","s":2,"t":%d,"r":[[1,0,42]]}`, t0)
+	a.ack(2)
+	b.send(`{"m":"data","s":121,"t":%d,"r":[[1,0,43]]}`, t0)
+	b.ack(121)
+	r.watch(hub.Subscription{}).until(`"v":43`) // the live cursor has come so far
+	w = r.watch(hub.Subscription{Mode: hub.All, Devices: []string{"a"}, After: token})
+	w.until(`["a","temperature",1766000000000,42]`)
+}
+
+// holed is a log in which the group after a position is damaged, once that is said.
+type holed struct {
+	storage.Log
+	before  storage.Position
+	damaged atomic.Bool
+}
+
+func (l *holed) Read(ctx context.Context, after storage.Position, yield func(storage.Entry) bool) error {
+	damaged := l.damaged.Load() && after == l.before
+	return l.Log.Read(ctx, after, func(e storage.Entry) bool {
+		if damaged {
+			damaged = false
+			e.Damaged, e.Group = true, make([]byte, storage.MaxGroup)
+		}
+		return yield(e)
+	})
+}
+
+func TestResumePassesOverADamagedGroup(t *testing.T) {
+	r := newRig(t, hub.Options{TailBytes: 1})
+	if err := r.stop(); err != nil {
+		t.Fatal(err)
+	}
+	log := &holed{Log: r.stores.Log}
+	r.stores.Log = log
+	r.start()
+	r.add("a")
+	c := r.connect("a")
+	c.hello("st", 1, 1)
+	w := r.watch(hub.Subscription{Mode: hub.All})
+	_, token := w.next()
+	w.v.End()
+	log.before = log.Last()
+	for seq := 1; seq <= 3; seq++ {
+		c.send(`{"m":"data","s":%d,"t":%d,"r":[[1,0,%d]]}`, seq, t0, seq)
+		c.ack(uint64(seq))
+	}
+	r.watch(hub.Subscription{}).until(`"v":3`)
+	log.damaged.Store(true)
+	r.watch(hub.Subscription{Mode: hub.All, After: token}).until(`["a","temperature",1766000000000,2]`)
+}
