@@ -4,11 +4,14 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"fmt"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"telemetryhub/device"
+	"telemetryhub/device/wire"
 	"telemetryhub/hub"
 	"telemetryhub/storage"
 )
@@ -129,4 +132,65 @@ func TestResumePassesOverADamagedGroup(t *testing.T) {
 	r.watch(hub.Subscription{}).until(`"v":3`)
 	log.damaged.Store(true)
 	r.watch(hub.Subscription{Mode: hub.All, After: token}).until(`["a","temperature",1766000000000,2]`)
+}
+
+// TestViewerThatLeavesAmidASnapshotMissesNothing resumes after each frame of a snapshot.
+func TestViewerThatLeavesAmidASnapshotMissesNothing(t *testing.T) {
+	r := newRig(t, hub.Options{CommitInterval: time.Microsecond})
+	const n = 500
+	for i := range n {
+		id := device.ID(fmt.Sprintf("d%03d", i))
+		if _, err := r.hub.AddDevice(t.Context(), id, hub.DeviceAttrs{Name: strings.Repeat("n", 200)}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := r.hub.Ingest(t.Context(), id, wire.JSON, []byte(`{"x":1}`)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r.restart() // the live cursor is at the end
+	for leave := 1; leave <= 3; leave++ {
+		seen := map[string]bool{}
+		token := ""
+		read := func(w *watcher) (more bool) {
+			frame, tok := w.next()
+			var f struct {
+				More    bool
+				Token   string
+				Devices []struct {
+					ID      string
+					Metrics map[string]any
+				}
+			}
+			if err := json.Unmarshal([]byte(frame), &f); err != nil {
+				t.Fatal(err)
+			}
+			if f.Token != tok {
+				t.Errorf("the frame says %q, Next %q", f.Token, tok)
+			}
+			if tok != "" {
+				token = tok
+			}
+			for _, d := range f.Devices {
+				seen[d.ID] = seen[d.ID] || len(d.Metrics) > 0
+			}
+			return f.More
+		}
+		w := r.watch(hub.Subscription{})
+		for range leave {
+			read(w)
+		}
+		w.v.End()
+		w = r.watch(hub.Subscription{After: token})
+		for read(w) {
+		}
+		missed := 0
+		for _, complete := range seen {
+			if !complete {
+				missed++
+			}
+		}
+		if len(seen) != n || missed > 0 {
+			t.Errorf("left after %d frames: %d devices, %d of them without their value, want %d", leave, len(seen), missed, n)
+		}
+	}
 }

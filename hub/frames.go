@@ -17,20 +17,20 @@ import (
 
 // The frames to a viewer, one JSON object each:
 //
-//	{"type":"snapshot","token":T,"now":ms,"more":true,"devices":[D,…]}
+//	{"type":"snapshot","now":ms,"devices":[D,…],"more":true,"token":T}
 //	{"type":"changes","token":T,"devices":[D,…]}
 //	{"type":"readings","token":T,"readings":[["device","metric",ms,value],…]}
 //
-// A snapshot that is large comes in several frames, of which all but the last have "more". A resumed subscription of mode
-// latest begins with "changes". D is
+// A snapshot that is large comes in several frames, of which all but the last have "more" and no token: who leaves before
+// the last begins anew where it began. A resumed subscription of mode latest begins with "changes". D is
 //
 //	{"id":"…","name":"…","presence":"live","seen":ms,"changed":ms,"gone":true,"metrics":{"temperature":{"t":ms,"v":21.4,"u":"Cel","q":1}}}
 //
 // where all but id and presence may be missing; metrics holds those that changed. A reading has a fifth element, the
 // quality, if it is not zero.
 
-// Next appends the next frame to dst, with the token that resumes after it. It reports false if there is none now; Wake
-// is called when there is. After ErrSlow, or when the hub stops, Peer.Close has been called.
+// Next appends the next frame to dst, with the token that resumes after it, if it has one. It reports false if there is
+// none now; Wake is called when there is. After ErrSlow, or when the hub stops, Peer.Close has been called.
 func (v *Viewer) Next(dst []byte) (frame []byte, resume string, ok bool) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -95,10 +95,7 @@ func (v *Viewer) nextSnapshot(dst []byte) ([]byte, string, bool) {
 	} else {
 		dst = append(dst, `{"type":"snapshot"`...)
 	}
-	tok := string(v.hub.appendToken(nil, token{pos: v.seen.pos}))
-	dst = append(dst, `,"token":"`...)
-	dst = append(dst, tok...)
-	dst = append(dst, `","now":`...)
+	dst = append(dst, `,"now":`...)
 	dst = strconv.AppendInt(dst, time.Now().UnixMilli(), 10)
 	dst = append(dst, `,"devices":[`...)
 	start, n := len(dst), 0
@@ -114,12 +111,14 @@ func (v *Viewer) nextSnapshot(dst []byte) ([]byte, string, bool) {
 	l.mu.Unlock()
 	dst = append(dst, ']')
 	if s.devices = s.devices[n:]; len(s.devices) > 0 {
-		dst = append(dst, `,"more":true`...)
-	} else {
-		v.snapshot = nil
-		v.sentAt = time.Now()
+		return append(dst, `,"more":true}`...), "", true
 	}
-	return append(dst, '}'), tok, true
+	v.snapshot = nil
+	v.sentAt = time.Now()
+	tok := string(v.hub.appendToken(nil, token{pos: v.seen.pos}))
+	dst = append(dst, `,"token":"`...)
+	dst = append(dst, tok...)
+	return append(dst, `"}`...), tok, true
 }
 
 // nextChanges writes the devices that changed after v.seen, newest first, which is in truth how the list is kept.
