@@ -120,7 +120,7 @@ type snapshot struct {
 	devices []*entity
 	first   bool
 	resume  bool
-	from    storage.Position // resume: only what changed after it
+	from    storage.Position // resume: only what changed after it, and what is not in the log, whose place no token knows
 }
 
 // Subscribe begins a subscription: a snapshot, or what changed after the token, and then every change, with nothing missing

@@ -194,3 +194,19 @@ func TestViewerThatLeavesAmidASnapshotMissesNothing(t *testing.T) {
 		}
 	}
 }
+
+func TestResumeShowsAStateThatCameMeanwhile(t *testing.T) {
+	r := newRig(t, hub.Options{})
+	r.add("a")
+	c := r.connect("a")
+	c.hello("st", 1, 1)
+	c.send(`{"m":"data","s":1,"t":%d,"r":[[1,0,1],[2,0,5]]}`, t0)
+	w := r.watch(hub.Subscription{})
+	token := w.until(`"v":1`)
+	w.v.End()
+	c.send(`{"m":"state","t":%d,"r":[[1,1000,7]]}`, t0)
+	f, _ := r.watch(hub.Subscription{After: token}).next()
+	if !strings.Contains(f, `"temperature":{"t":1766000001000,"v":7,"u":"Cel"}`) || strings.Contains(f, "humidity") {
+		t.Errorf("after a resume: %s", f)
+	}
+}

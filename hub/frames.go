@@ -104,7 +104,7 @@ func (v *Viewer) nextSnapshot(dst []byte) ([]byte, string, bool) {
 	for n < len(s.devices) && len(dst)-start < frameBytes {
 		if e := s.devices[n]; v.sees(e) {
 			dst = comma(dst)
-			dst = v.appendDevice(dst, e, mark{pos: s.from, clock: v.seen.clock}, !s.resume, true)
+			dst = v.appendDevice(dst, e, mark{pos: s.from}, !s.resume, true)
 		}
 		n++
 	}
