@@ -210,6 +210,7 @@ func (v *Viewer) start(s Subscription) error {
 		v.resumeLeft = maxResume
 	default:
 		v.snapshot.resume, v.snapshot.from = true, at.pos
+		v.snapshot.devices = append(v.snapshot.devices, v.hub.registry.gone()...) // perhaps only since it left
 	}
 	return nil
 }

@@ -210,3 +210,25 @@ func TestResumeShowsAStateThatCameMeanwhile(t *testing.T) {
 		t.Errorf("after a resume: %s", f)
 	}
 }
+
+func TestResumeTellsOfDevicesDeletedMeanwhile(t *testing.T) {
+	r := newRig(t, hub.Options{})
+	r.add("a")
+	r.add("b")
+	w := r.watch(hub.Subscription{})
+	_, token := w.next()
+	w.v.End()
+	if err := r.hub.DeleteDevice(t.Context(), "b"); err != nil {
+		t.Fatal(err)
+	}
+	for _, when := range []string{"at once", "after a restart"} {
+		f, _ := r.watch(hub.Subscription{After: token}).next()
+		if !strings.Contains(f, `{"id":"b","presence":"never","gone":true`) {
+			t.Errorf("%s: %s", when, f)
+		}
+		if f, _ := r.watch(hub.Subscription{}).next(); strings.Contains(f, `"b"`) {
+			t.Errorf("%s: a snapshot names a deleted device: %s", when, f)
+		}
+		r.restart()
+	}
+}

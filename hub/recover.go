@@ -97,15 +97,10 @@ func (h *Hub) replay(ctx context.Context, e storage.Entry) (records int, err err
 
 // finishDeletions drops the history of devices whose deletion was interrupted.
 func (h *Hub) finishDeletions(ctx context.Context) error {
-	h.registry.mu.RLock()
-	var left []*entity
-	for _, e := range h.registry.byID {
-		if e.deleted.Load() && !e.record().Dropped {
-			left = append(left, e)
+	for _, e := range h.registry.gone() {
+		if e.record().Dropped {
+			continue
 		}
-	}
-	h.registry.mu.RUnlock()
-	for _, e := range left {
 		if err := h.dropHistory(ctx, e); noRoom(err) {
 			h.logger.Warn("the history of a deleted device cannot be removed yet; the next start tries again", "device", e.id, "err", err)
 		} else if err != nil {

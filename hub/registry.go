@@ -115,6 +115,18 @@ func (r *registry) all() []*entity {
 	return list
 }
 
+// gone returns the devices that are deleted.
+func (r *registry) gone() (list []*entity) {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	for _, e := range r.byID {
+		if e.deleted.Load() {
+			list = append(list, e)
+		}
+	}
+	return list
+}
+
 // add creates a device. Its number is the next after the greatest: records of deleted devices are kept, so a number that
 // anything durable may refer to is never given twice.
 func (r *registry) add(ctx context.Context, id device.ID, attrs DeviceAttrs, now time.Time) (*entity, error) {
