@@ -3,10 +3,10 @@ package hub
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"telemetryhub/device"
@@ -99,7 +99,7 @@ type Viewer struct {
 	hub  *Hub
 	peer Peer
 
-	armed atomic.Bool
+	armed bool // in live.armed, guarded by live.mu
 
 	mu         sync.Mutex // guards the fields below
 	sub        Subscription
@@ -141,7 +141,7 @@ func (h *Hub) Subscribe(_ context.Context, s Subscription, p Peer) (*Viewer, err
 	h.viewersMu.Lock()
 	h.viewerSet[v] = struct{}{}
 	h.viewersMu.Unlock()
-	v.wake()
+	v.peer.Wake()
 	return v, nil
 }
 
@@ -150,7 +150,7 @@ func (v *Viewer) Change(s Subscription) error {
 	if err := v.start(s); err != nil {
 		return err
 	}
-	v.wake()
+	v.peer.Wake()
 	return nil
 }
 
@@ -166,6 +166,7 @@ func (v *Viewer) End() {
 	if ended {
 		return
 	}
+	v.disarm()
 	v.hub.viewers.Add(-1)
 	v.hub.viewersMu.Lock()
 	delete(v.hub.viewerSet, v)
@@ -215,12 +216,6 @@ func (v *Viewer) start(s Subscription) error {
 	return nil
 }
 
-// wake lets the viewer's writer run.
-func (v *Viewer) wake() {
-	v.armed.Store(false)
-	v.peer.Wake()
-}
-
 // now returns the mark of the last change of all.
 func (l *live) now() mark {
 	l.mu.Lock()
@@ -236,10 +231,22 @@ func (v *Viewer) arm(looked mark) bool {
 	if l.mark != looked {
 		return false
 	}
-	if !v.armed.Swap(true) {
+	if !v.armed {
+		v.armed = true
 		l.armed = append(l.armed, v)
 	}
 	return true
+}
+
+// disarm takes back arm.
+func (v *Viewer) disarm() {
+	l := v.hub.live
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if v.armed {
+		v.armed = false
+		l.armed = slices.DeleteFunc(l.armed, func(w *Viewer) bool { return w == v })
+	}
 }
 
 // token is the place of a viewer in the log.

@@ -77,7 +77,7 @@ func (v *Viewer) Next(dst []byte) (frame []byte, resume string, ok bool) {
 // later has the writer run after wait.
 func (v *Viewer) later(wait time.Duration) {
 	if v.timer == nil {
-		v.timer = time.AfterFunc(wait, v.wake)
+		v.timer = time.AfterFunc(wait, v.peer.Wake)
 		return
 	}
 	v.timer.Reset(wait)

@@ -105,3 +105,25 @@ func TestWhoConnectsTooLateGetsNoSession(t *testing.T) {
 		}
 	}
 }
+
+func TestViewersThatHaveLeftAreForgotten(t *testing.T) {
+	h, _ := still(t)
+	for range 100 {
+		v, err := h.Subscribe(t.Context(), Subscription{Tick: -1}, newDeaf())
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range 3 {
+			for ok := true; ok; {
+				_, _, ok = v.Next(nil)
+			}
+			if err := v.Change(Subscription{Tick: -1}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		v.End()
+	}
+	if n := len(h.live.armed); n != 0 {
+		t.Errorf("%d viewers that have left still wait for a change", n)
+	}
+}

@@ -281,12 +281,15 @@ func (l *live) disarmLocked() []*Viewer {
 	}
 	woken := l.armed
 	l.armed = nil
+	for _, v := range woken {
+		v.armed = false
+	}
 	return woken
 }
 
 func wake(viewers []*Viewer) {
 	for _, v := range viewers {
-		v.wake()
+		v.peer.Wake()
 	}
 }
 
