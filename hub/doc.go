@@ -8,6 +8,7 @@
 // The hub never writes to a socket. It calls [Peer.Wake], and the adapter pulls what there is to send: so what waits for
 // a slow peer is never more than its newest state.
 //
-// Locks nest in this order: entity.mu, streamTable.mu, live.mu, Session.mu, Viewer.mu. No lock is held during I/O, except
-// entity.mu, which orders the changes of one device's record in the catalog.
+// Locks nest in this order: Viewer.mu, live.mu, entity.mu, streamTable.mu; Session.mu nests with none. No lock is held
+// during I/O, except entity.mu, which orders the changes of one device's record in the catalog, and Viewer.mu while a viewer
+// that comes back reads the log.
 package hub
