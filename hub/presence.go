@@ -62,14 +62,14 @@ func (s *liveState) intervalMS() int64 {
 // presenceAt returns the presence at a time in Unix milliseconds.
 //
 // A device that has had a connection is offline when the connection has been gone for the grace time. While it is
-// connected, and for devices that never connect (HTTP, MQTT), silence decides: stale after 2.5 intervals, and offline
+// connected, and for devices that send without one (HTTP, MQTT), silence decides: stale after 2.5 intervals, and offline
 // after 10 if there is no connection. Without a known interval a device is never stale.
 func (s *liveState) presenceAt(nowMS int64) Presence {
 	if s.seenMS == 0 {
 		return NeverSeen
 	}
 	connected := s.sessions > 0
-	if s.socket && !connected && nowMS-s.closedMS > graceMS {
+	if s.socket && !connected && s.seenMS <= s.closedMS && nowMS-s.closedMS > graceMS {
 		return Offline
 	}
 	interval := s.intervalMS()

@@ -1,0 +1,61 @@
+package hub
+
+import (
+	"testing"
+
+	"telemetryhub/device"
+)
+
+func TestPresence(t *testing.T) {
+	const s = 1000
+	declared := func(l liveState, iv ...int64) liveState {
+		for _, ms := range iv {
+			l.cells = append(l.cells, cell{metric: &device.Metric{Num: uint32(len(l.cells) + 1), IntervalMS: ms}})
+		}
+		return l
+	}
+	measured := func(l liveState, n int, ms int64) liveState {
+		for i := range l.steps {
+			l.steps[i] = ms
+		}
+		l.steps[0], l.steps[1] = 1, 3600*s // the median does not mind
+		l.stepCount = n
+		return l
+	}
+	there := liveState{seenMS: 1000 * s, sessions: 1, socket: true, heard: true}
+	left := liveState{seenMS: 1000 * s, closedMS: 1001 * s, socket: true, heard: true}
+	back := liveState{seenMS: 1002 * s, closedMS: 1001 * s, socket: true, heard: true} // by HTTP
+	never := liveState{seenMS: 1000 * s, heard: true}                                  // has a socket
+	before := liveState{seenMS: 1000 * s}                                              // heard only before the start
+	for name, c := range map[string]struct {
+		state liveState
+		at    int64
+		want  Presence
+	}{
+		"no reading ever, though connected": {liveState{sessions: 1, socket: true}, 1, NeverSeen},
+		"connected, interval unknown":       {there, 9000 * s, Live},
+		"connected, in time":                {declared(there, 4*s), 1010 * s, Live},
+		"connected, overdue":                {declared(there, 4*s), 1010*s + 1, Stale},
+		"connected, overdue for long":       {declared(there, 4*s), 9000 * s, Stale},
+		"fast, but within a hiccup":         {declared(there, 100), 1005 * s, Live},
+		"fast, beyond a hiccup":             {declared(there, 100), 1005*s + 1, Stale},
+		"the least interval counts":         {declared(there, 60*s, 4*s, 0), 1011 * s, Stale},
+		"20 steps, overdue":                 {measured(there, 20, 4*s), 1010*s + 1, Stale},
+		"20 steps, in time":                 {measured(there, 20, 4*s), 1010 * s, Live},
+		"19 steps are too few":              {measured(there, 19, 4*s), 9000 * s, Live},
+		"what is declared beats the median": {declared(measured(there, 20, 4*s), 60*s), 1100 * s, Live},
+		"left, within the grace":            {left, 1016 * s, Live},
+		"left, after the grace":             {left, 1016*s + 1, Offline},
+		"left, and sends by HTTP":           {back, 1100 * s, Live},
+		"left, by HTTP, overdue":            {declared(back, 10*s), 1030 * s, Stale},
+		"left, by HTTP, gone":               {declared(back, 10*s), 1103 * s, Offline},
+		"never had a socket, in time":       {declared(never, 10*s), 1025 * s, Live},
+		"never had a socket, overdue":       {declared(never, 10*s), 1100 * s, Stale},
+		"never had a socket, gone":          {declared(never, 10*s), 1100*s + 1, Offline},
+		"not heard since the start":         {before, 1000 * s, Offline},
+	} {
+		if got := c.state.presenceAt(c.at); got != c.want {
+			t.Errorf("%s: %v, want %v", name, got, c.want)
+		}
+	}
+}
