@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"slices"
 	"time"
+
+	"telemetryhub/device"
 )
 
 // Presence says whether what a device last sent can still be believed.
@@ -39,13 +41,24 @@ const (
 	leastMS = 5_000
 )
 
-// intervalMS returns the time expected between two readings of the device: the least that its metrics declare, else the
-// median of the last 20, else zero.
+// intervalMS returns the time expected between two readings of the device: the least that its metrics declare, in the
+// schema that it used last if that is known and as far as they ever sent one, else the median of the last 20, else zero.
 func (s *liveState) intervalMS() int64 {
 	var declared int64
-	for i := range s.cells {
-		if m := s.cells[i].metric; m != nil && m.IntervalMS > 0 && (declared == 0 || m.IntervalMS < declared) {
+	least := func(m *device.Metric) {
+		if m != nil && m.IntervalMS > 0 && (declared == 0 || m.IntervalMS < declared) {
 			declared = m.IntervalMS
+		}
+	}
+	if s.schema == nil {
+		for i := range s.cells {
+			least(s.cells[i].metric)
+		}
+	} else {
+		for i := range s.schema.Metrics {
+			if m := &s.schema.Metrics[i]; m.Num <= uint32(len(s.cells)) && s.cells[m.Num-1].metric != nil {
+				least(m)
+			}
 		}
 	}
 	if declared > 0 {

@@ -25,7 +25,7 @@ func TestPresence(t *testing.T) {
 	there := liveState{seenMS: 1000 * s, sessions: 1, socket: true, heard: true}
 	left := liveState{seenMS: 1000 * s, closedMS: 1001 * s, socket: true, heard: true}
 	back := liveState{seenMS: 1002 * s, closedMS: 1001 * s, socket: true, heard: true} // by HTTP
-	never := liveState{seenMS: 1000 * s, heard: true}                                  // has a socket
+	never := liveState{seenMS: 1000 * s, heard: true}                                  // had a socket
 	before := liveState{seenMS: 1000 * s}                                              // heard only before the start
 	for name, c := range map[string]struct {
 		state liveState
@@ -56,6 +56,23 @@ func TestPresence(t *testing.T) {
 	} {
 		if got := c.state.presenceAt(c.at); got != c.want {
 			t.Errorf("%s: %v, want %v", name, got, c.want)
+		}
+	}
+}
+
+// TestMetricThatIsNoLongerDeclaredExpectsNothing is a device whose fast sensor was taken off.
+func TestMetricThatIsNoLongerDeclaredExpectsNothing(t *testing.T) {
+	fast := device.Metric{Num: 1, Name: "wind", IntervalMS: 1000}
+	slow := device.Metric{Num: 2, Name: "rain", IntervalMS: 60_000}
+	silent := device.Metric{Num: 3, Name: "snow", IntervalMS: 10}
+	s := liveState{seenMS: 1, cells: []cell{{metric: &fast}, {metric: &slow}}}
+	for want, schema := range map[int64]*device.Schema{
+		1000:   nil, // since the start nothing has come that names one
+		1001:   {Metrics: []device.Metric{{Num: 1, Name: "wind", IntervalMS: 1001}, slow, silent}},
+		60_000: {Metrics: []device.Metric{silent, slow}},
+	} {
+		if s.schema = schema; s.intervalMS() != want {
+			t.Errorf("%v: %d ms, want %d", schema, s.intervalMS(), want)
 		}
 	}
 }
