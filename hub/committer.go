@@ -85,6 +85,9 @@ func (c *committer) commit(ctx context.Context) error {
 	c.entries, c.buf = c.queue.take(c.entries, c.buf)
 	entries, buf := c.entries, c.buf
 	for len(entries) > 0 {
+		if err := context.Cause(ctx); errors.Is(err, storage.ErrUnknown) {
+			return c.end(entries, err) // another store has failed
+		}
 		n, used := c.build(entries, buf)
 		err := c.append(context.WithoutCancel(ctx)) // what has begun is finished, also while stopping
 		if errors.Is(err, storage.ErrFull) && ctx.Err() == nil {
@@ -251,10 +254,14 @@ func (c *committer) waitForRoom(ctx context.Context) error {
 	}
 }
 
-// fail ends ingestion: err is told to everybody who waits, and nothing is acknowledged any more.
+// fail ends ingestion with what the group being built came to.
 func (c *committer) fail(entries []entry, err error) error {
 	c.rollback()
-	err = fmt.Errorf("append to the log: %w", err)
+	return c.end(entries, fmt.Errorf("append to the log: %w", err))
+}
+
+// end ends ingestion: err is told to everybody who waits, and nothing is acknowledged any more.
+func (c *committer) end(entries []entry, err error) error {
 	c.queue.close(err)
 	c.giveUp(entries, err)
 	waiting, _ := c.queue.take(nil, nil)

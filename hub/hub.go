@@ -48,6 +48,7 @@ type Hub struct {
 	sessions atomic.Int64
 	viewers  atomic.Int64
 	idle     chan struct{}             // has room for one: the last session has ended
+	failed   chan error                // has room for one: a flush that somebody asked for could not be made durable
 	pause    atomic.Pointer[wire.Slow] // what devices are asked to keep to, nil if nothing
 	pausedAt time.Time                 // of pause; the committer's own
 
@@ -79,6 +80,7 @@ func Open(ctx context.Context, st Stores, o Options) (*Hub, error) {
 		tail:      newTail(o.TailBytes, st.Log.Last()),
 		live:      newLive(reg),
 		idle:      make(chan struct{}, 1),
+		failed:    make(chan error, 1),
 		viewerSet: map[*Viewer]struct{}{},
 	}
 	if h.epoch, err = openEpoch(ctx, st.Catalog, o.ReadOnly); err != nil {
@@ -116,10 +118,11 @@ func openEpoch(ctx context.Context, c storage.Catalog, readOnly bool) (string, e
 
 // Run works until ctx ends and then stops in this order: it accepts nobody new, tells devices to come back later and
 // viewers that it is over, commits what has arrived, flushes history, and returns. It returns nil then, and an error that
-// wraps storage.ErrUnknown as soon as nothing may be acknowledged any more.
+// wraps storage.ErrUnknown as soon as nothing may be acknowledged any more. That is so too if the cause of the end of ctx
+// wraps it: then another store has failed, and what has arrived is not committed.
 func (h *Hub) Run(ctx context.Context) error {
-	work, stop := context.WithCancel(context.WithoutCancel(ctx))
-	defer stop()
+	work, stop := context.WithCancelCause(context.WithoutCancel(ctx))
+	defer stop(nil)
 	g, work := errgroup.WithContext(work)
 	commit, stopCommit := context.WithCancel(work)
 	defer stopCommit()
@@ -139,21 +142,27 @@ func (h *Hub) Run(ctx context.Context) error {
 	})
 	g.Go(func() error { return h.live.watchPresence(work) })
 
+	var failure error // of no part of Run
 	select {
+	case failure = <-h.failed:
+		stop(failure)
 	case <-ctx.Done():
+		if err := context.Cause(ctx); errors.Is(err, storage.ErrUnknown) {
+			stop(err) // somebody else's store has failed
+		}
 	case <-work.Done():
 	}
 	h.drain(work)
 	stopCommit()
 	<-committed
 	if work.Err() == nil && !h.options.ReadOnly {
-		h.lastFlush()
+		failure = h.lastFlush()
 	}
-	stop()
+	stop(nil)
 	err := g.Wait()
 	h.disconnect()
 	h.workers.stop()
-	return errors.Join(err, h.history.Close())
+	return errors.Join(err, failure, h.history.Close())
 }
 
 // drain tells everybody to go and waits for the sessions to end, but not for ever.
@@ -219,7 +228,7 @@ func (h *Hub) commitLoop(ctx context.Context) error {
 		h.disconnect()
 		<-ctx.Done()
 		return nil
-	case ctx.Err() != nil && errors.Is(err, ErrDraining):
+	case ctx.Err() != nil && (errors.Is(err, ErrDraining) || errors.Is(err, storage.ErrFull)):
 		h.logger.Warn("stopped with readings that found no room; devices still hold theirs", "err", err)
 		return nil
 	}

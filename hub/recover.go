@@ -279,20 +279,34 @@ func (h *Hub) flushError(ctx context.Context, err error) error {
 	return nil
 }
 
-// lastFlush writes what is in memory before the stores are closed. If it fails nothing is lost: the log has it.
-func (h *Hub) lastFlush() {
+// lastFlush writes what is in memory before the stores are closed. If it fails nothing is lost: the log has it. It returns
+// only an error that must be known outside.
+func (h *Hub) lastFlush() error {
 	ctx, cancel := context.WithTimeout(context.Background(), h.options.DrainTimeout)
 	defer cancel()
-	if err := h.FlushHistory(ctx); err != nil {
+	err := h.FlushHistory(ctx)
+	if errors.Is(err, storage.ErrUnknown) {
+		return err
+	}
+	if err != nil {
 		h.logger.Warn("the last flush did not finish; the next start reads the log instead", "err", err)
 	}
+	return nil
 }
 
-// FlushHistory makes everything that is in the log durable in the history. It returns when that is done.
+// FlushHistory makes everything that is in the log durable in the history. It returns when that is done. After an error that
+// wraps storage.ErrUnknown Run ends.
 func (h *Hub) FlushHistory(ctx context.Context) error {
 	end := h.tail.end()
 	if err := h.applied.wait(ctx, end); err != nil {
 		return fmt.Errorf("the history is still behind the log: %w", err)
 	}
-	return h.checkpoint(ctx, end)
+	err := h.checkpoint(ctx, end)
+	if errors.Is(err, storage.ErrUnknown) {
+		select {
+		case h.failed <- err:
+		default: // it has been told
+		}
+	}
+	return err
 }
