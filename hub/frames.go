@@ -196,15 +196,11 @@ func (v *Viewer) appendDevice(dst []byte, e *entity, seen mark, whole, always bo
 	return append(dst, "}}"...)
 }
 
-// superseded reports whether a newer version of the same metric has a newer reading than cell i.
+// superseded reports whether another version of the metric of cell i has a newer reading, or a newer one one as new.
 func (s *liveState) superseded(i int) bool {
-	for j := i + 1; j < len(s.cells); j++ {
-		if m := s.cells[j].metric; m != nil && m.Name == s.cells[i].metric.Name && s.cells[j].timeMS >= s.cells[i].timeMS {
-			return true
-		}
-	}
-	for j := range i {
-		if m := s.cells[j].metric; m != nil && m.Name == s.cells[i].metric.Name && s.cells[j].timeMS > s.cells[i].timeMS {
+	c := &s.cells[i]
+	for next := c.next; next != 0 && int(next) != i+1; next = s.cells[next-1].next {
+		if o := &s.cells[next-1]; o.timeMS > c.timeMS || o.timeMS == c.timeMS && int(next) > i+1 {
 			return true
 		}
 	}

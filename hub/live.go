@@ -65,6 +65,7 @@ type cell struct {
 	seenMS  int64
 	value   device.Value
 	quality device.Quality
+	next    int32 // place of another version of the same metric, plus 1; they form a ring. Zero if there is none
 }
 
 func newLive(r *registry) *live { return &live{registry: r} }
@@ -138,10 +139,7 @@ func (s *liveState) take(schema *device.Schema, row *device.Row, at mark, arriva
 			continue
 		}
 		m := schema.Column(row.Ref, i)
-		for uint32(len(s.cells)) < m.Num {
-			s.cells = append(s.cells, cell{})
-		}
-		c := &s.cells[m.Num-1]
+		c := s.cell(m)
 		c.seenMS = arrivalMS
 		if c.metric != nil && ms < c.timeMS {
 			continue
@@ -149,9 +147,31 @@ func (s *liveState) take(schema *device.Schema, row *device.Row, at mark, arriva
 		if c.metric == nil || !c.value.Equal(*v) {
 			changed = true
 		}
-		*c = cell{metric: m, mark: at, timeMS: ms, seenMS: arrivalMS, value: *v, quality: ownQuality(m, v, row.Quality)}
+		*c = cell{
+			metric: m, mark: at, timeMS: ms, seenMS: arrivalMS, value: *v, quality: ownQuality(m, v, row.Quality), next: c.next,
+		}
 	}
 	return changed
+}
+
+// cell returns the cell of a metric, making it and finding the other versions of the metric if need be.
+func (s *liveState) cell(m *device.Metric) *cell {
+	for uint32(len(s.cells)) < m.Num {
+		s.cells = append(s.cells, cell{})
+	}
+	c := &s.cells[m.Num-1]
+	if c.metric != nil {
+		return c
+	}
+	other := slices.IndexFunc(s.cells, func(o cell) bool { return o.metric != nil && o.metric.Name == m.Name })
+	if other >= 0 {
+		o := &s.cells[other]
+		if c.next = o.next; o.next == 0 {
+			c.next = int32(other) + 1
+		}
+		o.next = int32(m.Num)
+	}
+	return c
 }
 
 // state takes values that are shown but not stored.
@@ -236,10 +256,9 @@ func (l *live) restore(e *entity, c cell) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	s := &e.live
-	for uint32(len(s.cells)) < c.metric.Num {
-		s.cells = append(s.cells, cell{})
-	}
-	s.cells[c.metric.Num-1] = c
+	place := s.cell(c.metric)
+	c.next = place.next
+	*place = c
 	s.newestMS = max(s.newestMS, c.timeMS)
 	s.seenMS = max(s.seenMS, c.seenMS)
 	s.pos = max(s.pos, c.pos)
