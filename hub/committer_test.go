@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"reflect"
 	"slices"
 	"sync"
 	"testing"
@@ -311,5 +312,20 @@ func TestTailForgetsTheOldestFirst(t *testing.T) {
 	got, _, ok := tl.after(8, nil)
 	if !ok || len(got) != 2 || got[0].pos != 9 {
 		t.Errorf("after 8: %v, %v, want 9 and 10", got, ok)
+	}
+}
+
+func TestQueueIsBoundedForSmallBatchesToo(t *testing.T) {
+	q := newQueue(storage.MaxGroup)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel() // whoever would have to wait gives up
+	n := 0
+	for ; n < storage.MaxGroup; n++ {
+		if err := q.put(ctx, entry{}, []byte{1}, nil); err != nil {
+			break
+		}
+	}
+	if size := n * int(reflect.TypeFor[entry]().Size()); size > storage.MaxGroup || entrySize < int(reflect.TypeFor[entry]().Size()) {
+		t.Errorf("%d batches of one byte take %d bytes, want at most %d", n, size, storage.MaxGroup)
 	}
 }

@@ -24,6 +24,9 @@ type entry struct {
 	readings        int
 }
 
+// entrySize is about what an entry takes besides its bodies, which is most of what small batches take.
+const entrySize = 128
+
 // queue is the bounded way to the committer. Bodies are copied into one buffer, so that putting does not allocate.
 type queue struct {
 	max    int
@@ -33,6 +36,7 @@ type queue struct {
 	mu      sync.Mutex // guards the fields below
 	entries []entry
 	buf     []byte
+	size    int           // of both
 	err     error         // why nothing is taken any more
 	space   chan struct{} // closed when a waiter may try again; nil if nobody waits
 }
@@ -44,7 +48,7 @@ func newQueue(max int) *queue {
 // put adds an entry, waiting for room if need be. If it fails the entry was not taken.
 func (q *queue) put(ctx context.Context, e entry, body, refused []byte) error {
 	q.mu.Lock()
-	for q.err == nil && len(q.buf) > 0 && len(q.buf)+len(body)+len(refused) > q.max {
+	for q.err == nil && q.size > 0 && q.size+entrySize+len(body)+len(refused) > q.max {
 		if q.space == nil {
 			q.space = make(chan struct{})
 		}
@@ -69,6 +73,7 @@ func (q *queue) addLocked(e entry, body, refused []byte) {
 	e.body, e.refused = len(body), len(refused)
 	q.entries = append(q.entries, e)
 	q.buf = append(append(q.buf, body...), refused...)
+	q.size += entrySize + len(body) + len(refused)
 	signal(q.ready)
 	if len(q.buf) >= storage.MaxGroup {
 		signal(q.urgent)
@@ -93,6 +98,7 @@ func (q *queue) take(entries []entry, buf []byte) ([]entry, []byte) {
 	defer q.mu.Unlock()
 	entries, q.entries = q.entries, entries[:0]
 	buf, q.buf = q.buf, buf[:0]
+	q.size = 0
 	select {
 	case <-q.urgent:
 	default:
