@@ -18,6 +18,7 @@ import (
 type live struct {
 	registry *registry
 	rows     record.Rows // of apply
+	watch    watch       // of watchPresence
 
 	mu      sync.Mutex // guards the fields below and liveState of every entity
 	mark               // of the last change of all; clock counts changes of presence, attributes and states
@@ -316,13 +317,53 @@ func wake(viewers []*Viewer) {
 func (l *live) watchPresence(ctx context.Context) error {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
-	for {
+	for begun := time.Now(); ; {
 		select {
 		case <-ctx.Done():
 			return nil
 		case now := <-tick.C:
-			l.checkPresence(now)
+			l.tick(now, now.Sub(begun))
 		}
+	}
+}
+
+// watch is what one tick of watchPresence tells the next.
+type watch struct {
+	wallMS int64         // what the clock said, zero before the first tick
+	run    time.Duration // how long the hub had been running, by a clock that nobody sets
+	calm   time.Duration // until then silence means nothing
+}
+
+// tick checks presence at a time, the hub having run for so long. Presence is counted in the time of the wall clock: if that
+// was set, what is remembered is set with it. If the hub itself stood still, the devices first get the time to be heard.
+func (l *live) tick(now time.Time, run time.Duration) {
+	w, wallMS := &l.watch, now.UnixMilli()
+	passed := run - w.run
+	if step := wallMS - w.wallMS - passed.Milliseconds(); w.wallMS != 0 && (step < -1000 || step > 1000) {
+		l.clockSet(step, wallMS)
+	}
+	if w.wallMS != 0 && passed > leastMS*time.Millisecond {
+		w.calm = run + leastMS*time.Millisecond
+	}
+	w.wallMS, w.run = wallMS, run
+	if run >= w.calm {
+		l.checkPresence(now)
+	}
+}
+
+// clockSet moves the times that presence is counted from by the step of the wall clock. What came after the step is not moved
+// beyond the present.
+func (l *live) clockSet(step, nowMS int64) {
+	for chunk := range slices.Chunk(l.registry.all(), 1000) {
+		l.mu.Lock()
+		for _, e := range chunk {
+			for _, at := range []*int64{&e.live.seenMS, &e.live.changedMS, &e.live.closedMS} {
+				if *at != 0 {
+					*at = max(min(*at+step, nowMS), 1)
+				}
+			}
+		}
+		l.mu.Unlock()
 	}
 }
 

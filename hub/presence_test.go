@@ -2,6 +2,7 @@ package hub
 
 import (
 	"testing"
+	"time"
 
 	"telemetryhub/device"
 )
@@ -74,5 +75,48 @@ func TestMetricThatIsNoLongerDeclaredExpectsNothing(t *testing.T) {
 		if s.schema = schema; s.intervalMS() != want {
 			t.Errorf("%v: %d ms, want %d", schema, s.intervalMS(), want)
 		}
+	}
+}
+
+// TestPresenceDoesNotMindTheClock has a device that sends every 4 s, until it falls silent.
+func TestPresenceDoesNotMindTheClock(t *testing.T) {
+	for name, step := range map[string]time.Duration{"kept": 0, "set forward": 24 * time.Hour, "set back": -24 * time.Hour} {
+		h, e := still(t)
+		now, run := time.Unix(1_766_000_000, 0), time.Duration(0)
+		heard := func() { e.live.seenMS = max(e.live.seenMS, now.UnixMilli()) }
+		e.live = liveState{presence: Live, sessions: 1, socket: true, heard: true, cells: []cell{{metric: &device.Metric{Num: 1, IntervalMS: 4000}}}}
+		for s := range 60 {
+			if s == 30 {
+				now = now.Add(step)
+			}
+			if s%4 == 0 && s < 40 {
+				heard()
+			}
+			h.live.tick(now, run)
+			want := Live
+			if s > 36+10 {
+				want = Stale
+			}
+			if e.live.presence != want {
+				t.Errorf("clock %s, second %d: %v, want %v", name, s, e.live.presence, want)
+			}
+			now, run = now.Add(time.Second), run+time.Second
+		}
+	}
+}
+
+// TestNobodyIsOverdueBecauseTheHubStoodStill stops the process for a minute.
+func TestNobodyIsOverdueBecauseTheHubStoodStill(t *testing.T) {
+	h, e := still(t)
+	now, run := time.Unix(1_766_000_000, 0), time.Duration(0)
+	e.live = liveState{presence: Live, seenMS: now.UnixMilli(), heard: true, cells: []cell{{metric: &device.Metric{Num: 1, IntervalMS: 4000}}}}
+	for _, pause := range []time.Duration{0, time.Minute, time.Second, time.Second} {
+		now, run = now.Add(pause), run+pause
+		if h.live.tick(now, run); e.live.presence != Live {
+			t.Fatalf("after %v: %v", run, e.live.presence)
+		}
+	}
+	if h.live.tick(now.Add(3*time.Second), run+3*time.Second); e.live.presence != Offline {
+		t.Errorf("in the end: %v", e.live.presence)
 	}
 }
