@@ -22,10 +22,11 @@ import (
 
 // Limits of what one device may make the hub remember for ever.
 const (
-	maxSchemas     = 4096 // schemas of one device, over its life
-	maxVersions    = 4096 // versions of metrics of one device, over its life
-	maxLooseSets   = 16   // sets made on the fly from readings sent by hand
-	schemaBurst    = 20   // new schemas at once …
+	maxSchemas     = 4096    // schemas of one device, over its life
+	maxVersions    = 4096    // versions of metrics of one device, over its life
+	maxDescribed   = 1 << 17 // metrics in all schemas of one device together, over its life: all that stays in memory
+	maxLooseSets   = 16      // sets made on the fly from readings sent by hand
+	schemaBurst    = 20      // new schemas at once …
 	schemaInterval = 10 * time.Second
 )
 
@@ -36,8 +37,9 @@ type schemaBook struct {
 	list   atomic.Pointer[[]*device.Schema] // position = number - 1, nil where the catalog lost one
 	// metrics holds every version, position = number - 1, as last described. It may be a schema's own list: it is replaced,
 	// never changed in place.
-	metrics []device.Metric
-	limit   *rate.Limiter // nil until the first new schema
+	metrics   []device.Metric
+	described int           // metrics in all schemas together
+	limit     *rate.Limiter // nil until the first new schema
 }
 
 // schemaPool lets devices that declare the same share one copy. It only grows: whatever is in it is in use by a device.
@@ -206,6 +208,7 @@ func (b *schemaBook) add(s *device.Schema, record []byte) *device.Schema {
 		list = append(list, nil)
 	}
 	list[s.Num-1] = s
+	b.described += len(s.Metrics)
 	b.list.Store(&list)
 	inOrder := len(b.metrics) == 0
 	for i := range s.Metrics {
@@ -295,7 +298,8 @@ func (e *entity) registerLocked(ctx context.Context, r *registry, s *device.Sche
 	if old := b.byID(s.ID); old != nil && same(old, s) {
 		return old, nil
 	}
-	if len(*b.list.Load()) >= maxSchemas || len(b.metrics)+len(s.Metrics) > maxVersions {
+	if len(*b.list.Load()) >= maxSchemas || len(b.metrics)+len(s.Metrics) > maxVersions ||
+		b.described+len(s.Metrics) > maxDescribed {
 		return nil, &BadInput{Code: "schemas", Text: fmt.Sprintf("this device has declared %d schemas and %d metrics, more are not accepted: delete the device and add it under a new ID", len(*b.list.Load()), len(b.metrics))}
 	}
 	if b.limit == nil {
