@@ -101,6 +101,7 @@ func (v *Viewer) nextSnapshot(dst []byte) ([]byte, string, bool) {
 	start, n := len(dst), 0
 	l := v.hub.live
 	l.mu.Lock()
+	defer l.mu.Unlock() // also if a Scope panics
 	for n < len(s.devices) && len(dst)-start < frameBytes {
 		if e := s.devices[n]; v.sees(e) {
 			dst = comma(dst)
@@ -108,7 +109,6 @@ func (v *Viewer) nextSnapshot(dst []byte) ([]byte, string, bool) {
 		}
 		n++
 	}
-	l.mu.Unlock()
 	dst = append(dst, ']')
 	if s.devices = s.devices[n:]; len(s.devices) > 0 {
 		return append(dst, `,"more":true}`...), "", true
@@ -126,6 +126,7 @@ func (v *Viewer) nextChanges(dst []byte) ([]byte, bool) {
 	dst = append(dst, `{"type":"changes","devices":[`...)
 	l := v.hub.live
 	l.mu.Lock()
+	defer l.mu.Unlock() // also if a Scope panics
 	n := 0
 	for el := l.recent.Front(); el != nil; el = el.Next() {
 		e := el.Value.(*entity)
@@ -145,7 +146,6 @@ func (v *Viewer) nextChanges(dst []byte) ([]byte, bool) {
 		n++
 	}
 	v.seen = l.mark
-	l.mu.Unlock()
 	if n == 0 {
 		return dst, false
 	}

@@ -9,6 +9,7 @@ import (
 
 	"telemetryhub/device"
 	"telemetryhub/device/wire"
+	"telemetryhub/storage"
 	"telemetryhub/storage/mem"
 )
 
@@ -125,5 +126,75 @@ func TestViewersThatHaveLeftAreForgotten(t *testing.T) {
 	}
 	if n := len(h.live.armed); n != 0 {
 		t.Errorf("%d viewers that have left still wait for a change", n)
+	}
+}
+
+// faulty is a catalog that makes whoever asks it panic, once that is said.
+type faulty struct {
+	storage.Catalog
+	now bool
+}
+
+func (f *faulty) Get(ctx context.Context, key string) ([]byte, storage.Revision, error) {
+	if f.now {
+		panic("planted")
+	}
+	return f.Catalog.Get(ctx, key)
+}
+
+func (f *faulty) Put(ctx context.Context, key string, value []byte, expect storage.Revision) (storage.Revision, error) {
+	if f.now {
+		panic("planted")
+	}
+	return f.Catalog.Put(ctx, key, value, expect)
+}
+
+func TestPanicLeavesNoLockBehind(t *testing.T) {
+	h, e := still(t)
+	defer h.workers.stop()
+	catalog := &faulty{Catalog: h.catalog}
+	h.catalog, h.registry.catalog, h.streams.catalog = catalog, catalog, catalog
+	catalog.now = true
+	for _, frame := range []string{
+		`{"m":"hello","st":"s","next":1,"have":1}`,
+		`{"m":"birth","id":"1","metrics":[{"a":1,"n":"temperature"}]}`,
+		`{"temperature":21.4}`,
+	} {
+		s := h.mustConnect(t, "a")
+		if err := s.Receive(t.Context(), wire.JSON, []byte(frame)); !errors.Is(err, errPanic) {
+			t.Errorf("%s: %v, want errPanic", frame, err)
+		}
+		if !e.mu.TryLock() {
+			t.Fatalf("%s: the device stays locked for ever", frame)
+		}
+		e.mu.Unlock()
+		s.End()
+	}
+	func() {
+		defer func() { _ = recover() }() // planted: no schema has that place
+		h.live.state(e, &device.Schema{}, []device.Row{{Ref: device.SingleRef(7), Values: []device.Value{device.NumberValue(1)}}}, 1)
+	}()
+	if !h.live.mu.TryLock() {
+		t.Fatal("the live state stays locked for ever")
+	}
+	h.live.mu.Unlock()
+	for _, after := range []string{"", h.epoch + "-0"} {
+		v, err := h.Subscribe(t.Context(), Subscription{After: after, Tick: -1, Scope: func(device.ID) bool { panic("planted") }}, newDeaf())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if after != "" {
+			v.snapshot = nil // has been sent
+			h.live.deviceChanged(e)
+		}
+		func() {
+			defer func() { _ = recover() }() // planted
+			v.Next(nil)
+		}()
+		if !h.live.mu.TryLock() {
+			t.Fatal("the live state stays locked for ever after a viewer")
+		}
+		h.live.mu.Unlock()
+		v.End()
 	}
 }

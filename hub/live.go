@@ -177,7 +177,12 @@ func (s *liveState) cell(m *device.Metric) *cell {
 
 // state takes values that are shown but not stored.
 func (l *live) state(e *entity, schema *device.Schema, rows []device.Row, nowMS int64) {
+	wake(l.takeState(e, schema, rows, nowMS))
+}
+
+func (l *live) takeState(e *entity, schema *device.Schema, rows []device.Row, nowMS int64) []*Viewer {
 	l.mu.Lock()
+	defer l.mu.Unlock()
 	l.clock++
 	for i := range rows {
 		e.live.take(schema, &rows[i], mark{pos: e.live.pos, clock: l.clock}, nowMS)
@@ -186,9 +191,7 @@ func (l *live) state(e *entity, schema *device.Schema, rows []device.Row, nowMS 
 	e.live.seenMS = max(e.live.seenMS, nowMS)
 	e.live.heard = true
 	l.touchLocked(e)
-	woken := l.disarmLocked()
-	l.mu.Unlock()
-	wake(woken)
+	return l.disarmLocked()
 }
 
 // touchLocked moves a device to the front of those that changed.

@@ -121,9 +121,7 @@ func (h *Hub) looseEntry(ctx context.Context, e *entity, f wire.Format, frame []
 	if err != nil {
 		return entry{}, nil, &BadInput{Text: err.Error()}
 	}
-	e.mu.Lock()
-	schema, bad, err := h.looseRowsLocked(ctx, e, readings, now, b)
-	e.mu.Unlock()
+	schema, bad, err := h.looseRows(ctx, e, readings, now, b)
 	if err != nil {
 		return entry{}, nil, err
 	}
@@ -143,8 +141,10 @@ func (h *Hub) looseEntry(ctx context.Context, e *entity, f wire.Format, frame []
 	return item, bad, nil
 }
 
-// looseRowsLocked turns readings into rows of the device's schema for names, which grows as needed.
-func (h *Hub) looseRowsLocked(ctx context.Context, e *entity, readings []wire.Reading, now int64, b *workbench) (*device.Schema, []wire.Bad, error) {
+// looseRows turns readings into rows of the device's schema for names, which grows as needed.
+func (h *Hub) looseRows(ctx context.Context, e *entity, readings []wire.Reading, now int64, b *workbench) (*device.Schema, []wire.Bad, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
 	book, err := e.bookLocked(ctx, h.registry)
 	if err != nil {
 		return nil, nil, err

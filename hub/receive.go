@@ -118,10 +118,7 @@ func (s *Session) receiveHello(ctx context.Context, f wire.Format, frame []byte)
 	}
 	var st *stream
 	if h.Stream != "" {
-		e.mu.Lock()
-		st, err = s.hub.streams.attach(ctx, e, h.Stream, h.Have)
-		e.mu.Unlock()
-		if err != nil {
+		if st, err = s.attach(ctx, h); err != nil {
 			return err
 		}
 		w.Ack = st.durable.Load()
@@ -135,6 +132,13 @@ func (s *Session) receiveHello(ctx context.Context, f wire.Format, frame []byte)
 	}
 	e.describe(h.Firmware, h.Model)
 	return s.greet(wire.AppendWelcome(nil, s.format, &w))
+}
+
+// attach returns the stream that a hello names.
+func (s *Session) attach(ctx context.Context, h wire.Hello) (*stream, error) {
+	s.entity.mu.Lock()
+	defer s.entity.mu.Unlock()
+	return s.hub.streams.attach(ctx, s.entity, h.Stream, h.Have)
 }
 
 // useSchema takes up a schema that the hub knows, or asks for it.
@@ -161,10 +165,7 @@ func (s *Session) receiveBirth(ctx context.Context, f wire.Format, frame []byte)
 	if err != nil {
 		return err
 	}
-	e := s.entity
-	e.mu.Lock()
-	schema, err := e.registerLocked(ctx, s.hub.registry, declared)
-	e.mu.Unlock()
+	schema, err := s.entity.register(ctx, s.hub.registry, declared)
 	if err != nil {
 		return err
 	}

@@ -288,6 +288,12 @@ func same(a, b *device.Schema) bool {
 	return slices.Equal(bare(a), bare(b))
 }
 
+func (e *entity) register(ctx context.Context, r *registry, s *device.Schema) (*device.Schema, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.registerLocked(ctx, r, s)
+}
+
 // registerLocked gives numbers to s, which must have passed wire.CheckSchema, and makes it durable before it returns. A schema
 // that is registered already is returned as it is.
 func (e *entity) registerLocked(ctx context.Context, r *registry, s *device.Schema) (*device.Schema, error) {
