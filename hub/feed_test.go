@@ -232,3 +232,35 @@ func TestResumeTellsOfDevicesDeletedMeanwhile(t *testing.T) {
 		r.restart()
 	}
 }
+
+// TestReadingsThatFillAFrameGoOnAtOnce has more to send at a tick than fits into one frame.
+func TestReadingsThatFillAFrameGoOnAtOnce(t *testing.T) {
+	r := newRig(t, hub.Options{})
+	r.add("a")
+	c := r.connect("a")
+	c.hello("st", 1, 1)
+	first := r.watch(hub.Subscription{})
+	_, token := first.next()
+	note := bytes.Repeat([]byte{'x'}, 4000)
+	for seq := uint64(1); seq <= 20; seq++ {
+		c.send(`{"m":"data","s":%d,"t":%d,"r":[[3,0,"%s"],[3,1,"%s"],[1,0,%d]]}`, seq, t0, note, note, seq)
+		c.ack(seq)
+	}
+	first.until(`"v":20`)
+	v, err := r.hub.Subscribe(t.Context(), hub.Subscription{Mode: hub.All, After: token, Tick: time.Hour}, newPeer())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer v.End()
+	var got []byte
+	for {
+		f, _, ok := v.Next(nil)
+		if !ok {
+			break
+		}
+		got = append(got, f...)
+	}
+	if !bytes.Contains(got, []byte(`["a","temperature",1766000000000,20]`)) {
+		t.Errorf("after %d bytes the rest waits for the next tick", len(got))
+	}
+}

@@ -53,7 +53,9 @@ func (v *Viewer) Next(dst []byte) (frame []byte, resume string, ok bool) {
 			dst, ok = v.nextChanges(dst)
 		}
 		if ok {
-			v.sentAt = time.Now()
+			if v.sub.Mode != All || v.seen.pos >= now.pos { // else the frame was full: the rest follows at once
+				v.sentAt = time.Now()
+			}
 			return dst, string(v.hub.appendToken(nil, token{v.seen.pos, v.skip})), true
 		}
 		dst = dst[:start]
