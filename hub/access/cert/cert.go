@@ -20,6 +20,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net"
 	"os"
@@ -170,10 +171,11 @@ type files struct {
 	seen              [2]stamp // of the files that were tried last
 }
 
-// stamp tells whether a file was replaced.
+// stamp tells whether a file was replaced, or opened to others or closed.
 type stamp struct {
 	at   time.Time
 	size int64
+	mode fs.FileMode
 }
 
 func (f *files) next() (*tls.Certificate, error) {
@@ -183,7 +185,7 @@ func (f *files) next() (*tls.Certificate, error) {
 		if err != nil {
 			return nil, fmt.Errorf("certificate: %w", err)
 		}
-		now[i] = stamp{at: info.ModTime(), size: info.Size()}
+		now[i] = stamp{at: info.ModTime(), size: info.Size(), mode: info.Mode()}
 	}
 	if now == f.seen {
 		return nil, nil

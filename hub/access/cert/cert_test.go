@@ -372,7 +372,19 @@ func TestOwnFilesAreReloadedWhenTheyFitTogether(t *testing.T) {
 	if err := c.Check(); !errors.Is(err, fs.ErrNotExist) || c.Pin() != second {
 		t.Errorf("without files: %v", err)
 	}
-	ownFiles(t, certFile, keyFile)
+	third := ownFiles(t, certFile, keyFile)
+	if err := os.Chmod(keyFile, 0o604); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Check(); err == nil || !strings.Contains(err.Error(), "chmod 600") || c.Pin() != second {
+		t.Errorf("a new key that is open: %v", err)
+	}
+	if err := os.Chmod(keyFile, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Check(); err != nil || c.Pin() != third {
+		t.Errorf("a new key that is closed as the error said: %v, pin %s, want %s", err, c.Pin(), third)
+	}
 	if err := os.Chmod(keyFile, 0o604); err != nil {
 		t.Fatal(err)
 	}
