@@ -1,6 +1,7 @@
 package api
 
 import (
+	"errors"
 	"net/http"
 	"strings"
 
@@ -46,7 +47,9 @@ func (a *API) examine(c caller, r *http.Request) (_ caller, err error) {
 	if values := r.Header.Values("Authorization"); len(values) > 0 {
 		text := bearer(values[0])
 		if len(values) > 1 || text == "" {
-			return c, faultf(http.StatusUnauthorized, "Send one token, as Authorization: Bearer <token>. Other schemes are not taken.")
+			// The sockets know the errors of package access only.
+			return c, errors.Join(access.ErrNotToken,
+				faultf(http.StatusUnauthorized, "Send one token, as Authorization: Bearer <token>. Other schemes are not taken."))
 		}
 		c.id, err = a.Access.Authenticate(text)
 		return c, err

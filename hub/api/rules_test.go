@@ -2,6 +2,7 @@ package api_test
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -196,6 +197,17 @@ func TestSocketsAskWhoIsThere(t *testing.T) {
 			if got := c.ask(caller, http.MethodGet, path, ""); got != want {
 				t.Errorf("%s: %s is answered %d, want %d", path, caller, got, want)
 			}
+		}
+	}
+}
+
+func TestSocketsAreToldThatAnotherSchemeIsNoToken(t *testing.T) {
+	r := newRig(t)
+	for _, values := range [][]string{{"Basic YTpi"}, {"Bearer"}, {"Bearer a", "Bearer b"}} {
+		req := httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/device/v1", nil)
+		req.Header["Authorization"] = values
+		if _, err := r.api.Authenticate(req); !errors.Is(err, access.ErrNotToken) {
+			t.Errorf("Authorization %q: %v, which a socket takes for a fault of the hub", values, err)
 		}
 	}
 }
