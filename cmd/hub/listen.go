@@ -102,7 +102,7 @@ func (b *bindings) openCert(s *serveSettings, log *slog.Logger) (err error) {
 	switch {
 	case s.tlsCert != "":
 		if b.cert, err = cert.OpenFiles(s.tlsCert, s.tlsKey, cert.Options{Logger: log}); err != nil {
-			return usagef("--tls-cert and --tls-key: %v", err)
+			return s.from.explain(usagef("--tls-cert and --tls-key: %v", err))
 		}
 	case s.lan:
 		b.cert, err = cert.Open(filepath.Join(s.data, "tls"), cert.Options{Names: s.names(), Logger: log})

@@ -20,7 +20,7 @@ type clientSettings struct {
 }
 
 func loadClientSettings(c *cobra.Command, w world) (clientSettings, error) {
-	if err := resolve(c, w); err != nil {
+	if _, err := resolve(c, w); err != nil {
 		return clientSettings{}, err
 	}
 	data, err := c.Flags().GetString("data")

@@ -374,6 +374,14 @@ func TestKeysThatOthersCanReadAreRefused(t *testing.T) {
 	if out := command(t, exitUsage, world{env: environment()}, args...); !strings.Contains(out, key) {
 		t.Errorf("a key that is missing: %s", out)
 	}
+	file := filepath.Join(dir, "hub.yaml")
+	if err := os.WriteFile(file, []byte("https: 127.0.0.1:0\ntls-cert: "+certFile+"\ntls-key: "+key+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	args = []string{"serve", "--data", t.TempDir(), "--http", "127.0.0.1:0", "--config", file}
+	if out := command(t, exitUsage, world{env: environment()}, args...); !strings.Contains(out, file+":2: ") || !strings.Contains(out, key) {
+		t.Errorf("a key that is missing, in a file: %s", out)
+	}
 }
 
 func TestLogsOfTheWholeHubHoldNoSecrets(t *testing.T) {

@@ -40,6 +40,7 @@ type serveSettings struct {
 	commit       time.Duration
 	level        slog.Level
 	logJSON      bool
+	from         origins
 }
 
 func addServeFlags(f *pflag.FlagSet) {
@@ -62,28 +63,29 @@ func addServeFlags(f *pflag.FlagSet) {
 func loadServeSettings(c *cobra.Command, w world) (*serveSettings, error) {
 	f := c.Flags()
 	explicit := f.Changed("http")
-	if err := resolve(c, w); err != nil {
+	from, err := resolve(c, w)
+	if err != nil {
 		return nil, err
 	}
 	str := func(name string) string { v, _ := f.GetString(name); return v } // the flags exist
 	list := func(name string) []string { v, _ := f.GetStringArray(name); return v }
 	s := &serveSettings{
 		data: str("data"), http: str("http"), https: str("https"), lanPlaintext: list("lan-plaintext"),
-		tlsCert: str("tls-cert"), tlsKey: str("tls-key"), allowOrigins: list("allow-origin"),
+		tlsCert: str("tls-cert"), tlsKey: str("tls-key"), allowOrigins: list("allow-origin"), from: from,
 	}
 	s.lan, _ = f.GetBool("lan")
 	if s.data == "" {
 		return nil, usagef("where does the hub keep its data? Name a folder with --data DIR or HUB_DATA")
 	}
 	if err := s.setPort(w, explicit); err != nil {
-		return nil, err
+		return nil, from.explain(err)
 	}
 	for _, check := range []error{
 		s.setTLS(), s.setPublicURL(str("public-url")), s.setProxies(list("trusted-proxy")), s.setCommit(str("commit-interval")),
 		s.setLog(str("log-level"), str("log-format")), s.checkOrigins(),
 	} {
 		if check != nil {
-			return nil, check
+			return nil, from.explain(check)
 		}
 	}
 	return s, nil
@@ -100,6 +102,7 @@ func (s *serveSettings) setPort(w world, explicit bool) error {
 		return usagef("--http %s: %v", s.http, err)
 	}
 	s.http = net.JoinHostPort(host, port)
+	s.from["http"] = "environment variable PORT"
 	return nil
 }
 
@@ -122,12 +125,13 @@ func (s *serveSettings) setTLS() error {
 			"serves them with TLS, or --tls-cert with a certificate of your own, or a proxy with TLS on this machine and --public-url. "+
 			"For devices that cannot do TLS there is --lan-plaintext ADDRESS", s.http)
 	}
-	for _, a := range append([]string{s.https, s.http}, s.lanPlaintext...) {
-		if a == "" {
-			continue
+	for _, a := range s.addresses() {
+		_, port, err := net.SplitHostPort(a.addr)
+		if err == nil {
+			_, err = net.LookupPort("tcp", port) // a name is found in a file of this machine
 		}
-		if _, _, err := net.SplitHostPort(a); err != nil {
-			return usagef("address %q: %v: write host:port", a, err)
+		if err != nil {
+			return usagef("--%s %s: %v: write host:port", a.flag, a.addr, err)
 		}
 	}
 	return nil

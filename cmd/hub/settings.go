@@ -1,8 +1,11 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
+	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/goccy/go-yaml/ast"
@@ -20,10 +23,30 @@ var everywhere = map[string]bool{"data": true, "output": true}
 // envName is the environment variable that stands for a flag.
 func envName(flag string) string { return "HUB_" + strings.ToUpper(strings.ReplaceAll(flag, "-", "_")) }
 
+// origins says where flags that were not given got their values from, by name: "hub.yaml:3" for a line of a file.
+type origins map[string]string
+
+// blamed finds the flags that an error begins with.
+var blamed = regexp.MustCompile(`^--([a-z-]+)(?: and --([a-z-]+))?`)
+
+// explain puts before a usage error where the flag that it is about got its value from.
+func (o origins) explain(err error) error {
+	var usage *usageError
+	if !errors.As(err, &usage) {
+		return err
+	}
+	for _, name := range blamed.FindStringSubmatch(usage.text) {
+		if from, ok := o[name]; ok {
+			return usagef("%s: %s", from, usage.text)
+		}
+	}
+	return err
+}
+
 // resolve completes the flags of hub serve that were not given: by the environment, else by the configuration file, else they
 // keep their defaults. So flags are the only table of settings. Of other commands only the flags that all have are completed.
-func resolve(c *cobra.Command, w world) error {
-	flags := c.Flags()
+func resolve(c *cobra.Command, w world) (origins, error) {
+	flags, from := c.Flags(), origins{}
 	given := map[string]bool{}
 	flags.Visit(func(f *pflag.Flag) { given[f.Name] = true })
 	var err error
@@ -33,24 +56,25 @@ func resolve(c *cobra.Command, w world) error {
 			return
 		}
 		given[f.Name] = true
+		from[f.Name] = "environment variable " + envName(f.Name)
 		if setErr := set(flags, f, splitEnv(f, v)); setErr != nil {
-			err = usagef("environment variable %s: %v", envName(f.Name), setErr)
+			err = usagef("%s: %v", from[f.Name], setErr)
 		}
 	})
 	if err != nil {
-		return err
+		return nil, err
 	}
 	file := flags.Lookup("config")
 	if file == nil || file.Value.String() == "" {
-		return nil
+		return from, nil
 	}
-	return readFile(flags, file.Value.String(), given)
+	return from, readFile(flags, file.Value.String(), given, from)
 }
 
-// splitEnv returns the values of a variable: lists are separated by commas.
+// splitEnv returns the values of a variable: lists are separated by commas, and may end with one.
 func splitEnv(f *pflag.Flag, v string) []string {
 	if strings.HasSuffix(f.Value.Type(), "Array") {
-		return strings.Split(v, ",")
+		return slices.DeleteFunc(strings.Split(v, ","), func(item string) bool { return item == "" })
 	}
 	return []string{v}
 }
@@ -58,6 +82,9 @@ func splitEnv(f *pflag.Flag, v string) []string {
 func set(flags *pflag.FlagSet, f *pflag.Flag, values []string) error {
 	for _, v := range values {
 		if err := flags.Set(f.Name, v); err != nil {
+			if f.Value.Type() == "bool" {
+				return fmt.Errorf("%q: write true or false", v)
+			}
 			return err
 		}
 	}
@@ -66,7 +93,7 @@ func set(flags *pflag.FlagSet, f *pflag.Flag, values []string) error {
 
 // readFile takes settings from a YAML file: a mapping from the names of flags to their values. Whatever is not understood is
 // refused, with its line.
-func readFile(flags *pflag.FlagSet, path string, given map[string]bool) error {
+func readFile(flags *pflag.FlagSet, path string, given map[string]bool, from origins) error {
 	raw, err := os.ReadFile(path)
 	if err != nil {
 		return usagef("configuration: %v", err)
@@ -86,6 +113,9 @@ func readFile(flags *pflag.FlagSet, path string, given map[string]bool) error {
 		}
 		for _, e := range entries {
 			name := e.Key.String()
+			if text, ok := e.Key.(*ast.StringNode); ok {
+				name = text.Value // without quotes
+			}
 			f := flags.Lookup(name)
 			switch {
 			case f == nil || notInFile[name]:
@@ -96,6 +126,7 @@ func readFile(flags *pflag.FlagSet, path string, given map[string]bool) error {
 			seen[name] = true
 			values, err := scalars(e.Value, strings.HasSuffix(f.Value.Type(), "Array"))
 			if err == nil && !given[name] {
+				from[name] = fmt.Sprintf("%s:%d", path, line(e.Key))
 				err = set(flags, f, values)
 			}
 			if err != nil {

@@ -80,6 +80,17 @@ func TestWhatIsNotUnderstoodIsRefusedWithItsLine(t *testing.T) {
 		{"- data\n", "hub.yaml:1"},
 		{"data: [\n", "configuration"},
 		{"just text\n", "hub.yaml:1"},
+		{"data: d\ncommit-interval: banana\n", "hub.yaml:2: --commit-interval banana"},
+		{"data: d\n\nlog-level: loud\n", "hub.yaml:3: --log-level loud"},
+		{"data: d\n\"log-level\": loud\n", "hub.yaml:2: --log-level loud"},
+		{"http: 0.0.0.0:1\n", "hub.yaml:1: --http 0.0.0.0:1"},
+		{"data: d\nhttp: nonsense\n", "hub.yaml:2: --http nonsense"},
+		{"data: d\nhttp: 127.0.0.1:99999\n", "hub.yaml:2: --http 127.0.0.1:99999"},
+		{"data: d\nlan-plaintext:\n  - 127.0.0.1:1\n  - \"\"\n", "hub.yaml:2: --lan-plaintext"},
+		{"data: d\ntrusted-proxy: [10.0.0.0/8, proxy]\n", "hub.yaml:2: --trusted-proxy proxy"},
+		{"data: d\nallow-origin: \"*\"\n", "hub.yaml:2: --allow-origin"},
+		{"data: d\ntls-key: key.pem\n", "hub.yaml:2: --tls-cert and --tls-key"},
+		{"lan: yes\n", "hub.yaml:1: lan: \"yes\": write true or false"},
 	} {
 		_, err := settingsOf(t, c.file, nil, "--data", "d")
 		if err == nil || !strings.Contains(err.Error(), c.want) || exitCode(err) != exitUsage {
@@ -88,6 +99,32 @@ func TestWhatIsNotUnderstoodIsRefusedWithItsLine(t *testing.T) {
 	}
 	if _, err := settingsOf(t, "# nothing but a comment\n", nil, "--data", "d"); err != nil {
 		t.Errorf("a file with nothing in it gives %v", err)
+	}
+}
+
+func TestWhatTheEnvironmentGetsWrongIsNamed(t *testing.T) {
+	for name, value := range map[string]string{
+		"HUB_COMMIT_INTERVAL": "banana", "HUB_LOG_FORMAT": "xml", "HUB_LAN": "", "HUB_HTTP": "nonsense", "PORT": "abc",
+	} {
+		_, err := settingsOf(t, "", []string{name, value}, "--data", "d")
+		if err == nil || !strings.Contains(err.Error(), name) || exitCode(err) != exitUsage {
+			t.Errorf("%s=%s gives %v", name, value, err)
+		}
+	}
+	_, err := settingsOf(t, "commit-interval: 1ms\n", nil, "--data", "d", "--commit-interval", "banana")
+	if err == nil || strings.Contains(err.Error(), "hub.yaml") {
+		t.Errorf("a flag is wrong, and the file is blamed: %v", err)
+	}
+}
+
+// An empty address means a free port on all interfaces to the system.
+func TestNothingIsServedAtAnAddressThatIsEmpty(t *testing.T) {
+	s, err := settingsOf(t, "", []string{"HUB_LAN_PLAINTEXT", "127.0.0.1:1,"}, "--data", "d")
+	if err != nil || len(s.lanPlaintext) != 1 {
+		t.Errorf("a comma at the end: %+v, %v", s, err)
+	}
+	if _, err := settingsOf(t, "", nil, "--data", "d", "--lan-plaintext", "127.0.0.1:1", "--lan-plaintext", ""); err == nil {
+		t.Error("an empty --lan-plaintext is taken")
 	}
 }
 
