@@ -62,6 +62,21 @@ func TestDevicesAreAddedChangedAndDeleted(t *testing.T) {
 	}
 }
 
+// Somebody who means to limit a token must not get one without limits.
+func TestTokensAreRefusedWhatDoesNotGoWithTheirKind(t *testing.T) {
+	r := newRig(t)
+	admin := r.token(access.Admin)
+	r.device("pump")
+	for _, body := range []string{
+		`{"role":"viewer","device":"pump"}`, `{"kind":"api","role":"viewer","uses":3}`,
+		`{"kind":"device","device":"pump","role":"viewer"}`, `{"kind":"device","device":"pump","devices":["pump"]}`,
+		`{"kind":"device","device":"pump","uses":3}`,
+		`{"kind":"enrolment","device":"pump"}`, `{"kind":"enrolment","role":"viewer"}`,
+	} {
+		r.want(422, call{method: "POST", path: "/api/v1/tokens", token: admin, body: body})
+	}
+}
+
 func TestTokensAreShownOnceAndEndWhenRevoked(t *testing.T) {
 	r := newRig(t)
 	admin := r.token(access.Admin)

@@ -113,6 +113,9 @@ func (a *API) createToken(ctx context.Context, in *createTokenInput) (*createdTo
 	if b.Expires > 0 {
 		spec.Expires = time.UnixMilli(b.Expires)
 	}
+	if err := in.checkKind(); err != nil {
+		return nil, err
+	}
 	var (
 		made access.NewToken
 		err  error
@@ -136,6 +139,25 @@ func (a *API) createToken(ctx context.Context, in *createTokenInput) (*createdTo
 		return nil, err
 	}
 	return &createdTokenOutput{createdToken{viewToken(&made.TokenInfo), made.Secret.Reveal()}}, nil
+}
+
+// checkKind refuses what does not go with the kind of the token: whoever sent it means another token than would be made.
+func (in *createTokenInput) checkKind() error {
+	b := &in.Body
+	for _, c := range []struct {
+		wrong  bool
+		detail string
+	}{
+		{b.Kind != "device" && b.Device != "", `device is for kind "device". An api or enrolment token is limited by devices, a list.`},
+		{b.Kind == "device" && len(b.Devices) > 0, `devices is not for kind "device". Name the one device as device.`},
+		{b.Kind != "api" && b.Role != "", `role is for kind "api" only.`},
+		{b.Kind != "enrolment" && b.Uses != 0, `uses is for kind "enrolment" only.`},
+	} {
+		if c.wrong {
+			return faultf(http.StatusUnprocessableEntity, "The token was not made: %s", c.detail)
+		}
+	}
+	return nil
 }
 
 type tokenInput struct {
