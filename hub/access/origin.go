@@ -80,6 +80,12 @@ func (o Origins) CheckOpen(req OriginRequest) error {
 	return o.check(req)
 }
 
+// Allows reports whether the pages of an origin, as a browser names it, may use the hub's data from elsewhere.
+func (o Origins) Allows(origin string) bool {
+	canonical, ok := canonicalOrigin(origin)
+	return ok && o.allowed[canonical]
+}
+
 func (o Origins) check(req OriginRequest) error {
 	if len(req.Origin) != 1 {
 		return fmt.Errorf("%w: %d Origin headers", ErrDenied, len(req.Origin))

@@ -22,7 +22,7 @@ func (a *API) admit(need rule, r *http.Request) (caller, error) {
 		return c, nil
 	case c.plain && c.id.Kind != "" && c.id.Kind != access.KindDevice && c.id.Kind != access.KindEnrolment:
 		return c, errPlain
-	case need.loopback && sameMachine(r):
+	case need.loopback && !a.proxied() && sameMachine(r):
 		return c, nil
 	}
 	return c, need.check(c.id, r)

@@ -93,7 +93,7 @@ func undescribed() []*huma.Operation {
 	upgrade := map[string]*huma.Response{"101": {Description: "The connection is a WebSocket now"}}
 	return []*huma.Operation{
 		{OperationID: "metrics", Method: http.MethodGet, Path: "/metrics", Tags: []string{"status"},
-			Summary: "The hub's own figures for Prometheus", Description: "Programs on the hub's own machine need no token.",
+			Summary: "The hub's own figures for Prometheus", Description: "Programs on the hub's own machine need no token, unless a proxy stands before the hub.",
 			Responses: text("Prometheus text format", "text/plain")},
 		{OperationID: "live-sse", Method: http.MethodGet, Path: "/api/v1/live/sse", Tags: []string{"live"},
 			Summary: "Follow the newest readings as server-sent events",

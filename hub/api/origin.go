@@ -12,7 +12,7 @@ import (
 // whether the request is answered.
 func (a *API) shared(w http.ResponseWriter, r *http.Request) bool {
 	origin := r.Header.Get("Origin")
-	if origin == "" || !slices.Contains(a.AllowOrigins, origin) {
+	if origin == "" || !a.origins.Allows(origin) {
 		return false
 	}
 	h := w.Header()
@@ -65,6 +65,9 @@ func connAddr(r *http.Request) netip.Addr {
 	}
 	return ap.Addr().Unmap()
 }
+
+// proxied reports whether a proxy stands before the hub. One on this machine that adds no header looks like any program here.
+func (a *API) proxied() bool { return a.PublicURL != nil || len(a.Proxies) > 0 }
 
 // sameMachine reports whether the request was surely made by a program on this machine for itself: not by a proxy for
 // somebody else, and not by a browser that was led here under another name.

@@ -16,7 +16,7 @@ type rule struct {
 	own bool
 	// known routes take everybody whose credential is good.
 	known bool
-	// loopback routes are open to programs on the same machine.
+	// loopback routes are open to programs on the same machine, unless a proxy stands before the hub.
 	loopback bool
 	// action is what the caller must be allowed to do.
 	action access.Action

@@ -183,6 +183,11 @@ func TestAllowedPagesMayReadTheAnswers(t *testing.T) {
 		resp.Header.Get("Access-Control-Allow-Origin") != "https://wall.example" {
 		t.Errorf("a preflight of an allowed page is answered %d %v", resp.StatusCode, resp.Header)
 	}
+	written := newRig(t, func(p *parts) { p.options.AllowOrigins = []string{"https://Wall.example:443"} })
+	resp, _ := written.do(call{method: "GET", path: "/healthz", header: http.Header{"Origin": {"https://wall.example"}}})
+	if resp.Header.Get("Access-Control-Allow-Origin") != "https://wall.example" {
+		t.Errorf("a page whose origin was written in another way may act, but is answered %v", resp.Header)
+	}
 	for _, method := range []string{"OPTIONS", "GET"} {
 		if resp := ask(method, "https://evil.example"); resp.Header.Get("Access-Control-Allow-Origin") != "" {
 			t.Errorf("%s from another page is answered %v", method, resp.Header)

@@ -3,6 +3,8 @@ package api_test
 import (
 	"context"
 	"net/http"
+	"net/netip"
+	"net/url"
 	"strings"
 	"testing"
 
@@ -116,6 +118,11 @@ func TestMetricsAreForProgramsOnThisMachineAndThoseWithAToken(t *testing.T) {
 	if resp.StatusCode != 401 {
 		t.Errorf("a page under another name is answered %d", resp.StatusCode)
 	}
+	// Left as it comes, nginx sends its own name of the hub as Host, and says nothing of whom it asks for.
+	behind := newRig(t, func(p *parts) { p.options.PublicURL = &url.URL{Scheme: "https", Host: "hub.example"} })
+	behind.want(401, call{method: "GET", path: "/metrics"})
+	trusting := newRig(t, func(p *parts) { p.options.Proxies = []netip.Prefix{netip.MustParsePrefix("127.0.0.1/32")} })
+	trusting.want(401, call{method: "GET", path: "/metrics"})
 }
 
 func TestMetricsDoNotGrowWithWhatClientsSend(t *testing.T) {
