@@ -178,7 +178,10 @@ func (c *committer) append(ctx context.Context) error {
 	if err := c.held(); err != nil {
 		return err
 	}
+	began := time.Now()
+	c.stats.appending.Store(&began)
 	pos, err := c.log.Append(ctx, c.group.Bytes(), c.last)
+	c.stats.appending.Store(nil)
 	if err != nil {
 		return err
 	}

@@ -188,6 +188,47 @@ func TestFullDiskIsAPauseNotALoss(t *testing.T) {
 	})
 }
 
+// hangingLog is a log on a disk that answers nothing until it is let go.
+type hangingLog struct {
+	storage.Log
+	let chan struct{}
+}
+
+func (l *hangingLog) Append(ctx context.Context, group []byte, last storage.Position) (storage.Position, error) {
+	<-l.let
+	return l.Log.Append(ctx, group, last)
+}
+
+func TestADiskThatAnswersNothingIsNotReady(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBed(0)
+		disk := &hangingLog{Log: b.log, let: make(chan struct{})}
+		b.committer.log = disk
+		ready := func() error {
+			s := Status{Stalled: b.stats.stalled()}
+			return s.Ready()
+		}
+		b.put(t, b.stream(1), 1, nil)
+		finished := make(chan error, 1)
+		go func() { finished <- b.commit(t.Context()) }()
+		time.Sleep(stallLimit - time.Second) // virtual
+		if err := ready(); err != nil {
+			t.Errorf("a disk that is slow counts as one that hangs: %v", err)
+		}
+		time.Sleep(2 * time.Second)
+		if ready() == nil {
+			t.Error("nothing can be acknowledged, and the hub says that it is ready")
+		}
+		close(disk.let)
+		if err := <-finished; err != nil {
+			t.Fatal(err)
+		}
+		if err := ready(); err != nil {
+			t.Errorf("the disk works again: %v", err)
+		}
+	})
+}
+
 func TestNothingIsAckedAfterAFailedSync(t *testing.T) {
 	b := newBed(0)
 	s := b.stream(1)

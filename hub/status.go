@@ -16,8 +16,21 @@ type counters struct {
 	duplicates, gaps, refused         atomic.Uint64
 	replaced, flushes                 atomic.Uint64
 
+	appending    atomic.Pointer[time.Time] // when the write to the log that is under way began; nil while there is none
 	fullAt       atomic.Pointer[time.Time] // when the log last had no room; nil while it has
 	historyStuck atomic.Bool               // the history cannot be written
+}
+
+// stallLimit is how long a write to the log may take before the hub counts as unable to acknowledge. A card that has grown
+// old takes a second now and then.
+const stallLimit = 10 * time.Second
+
+// stalled returns how long the write to the log that is under way has taken so far.
+func (c *counters) stalled() time.Duration {
+	if began := c.appending.Load(); began != nil {
+		return time.Since(*began)
+	}
+	return 0
 }
 
 // full reports whether the log has no room, as far as is known.
@@ -41,6 +54,9 @@ type Status struct {
 	// Full means that readings are not taken because there is no room, HistoryStuck that the log grows because the history
 	// cannot be written, ReadOnly that the disk takes no writes, Draining that the hub is stopping.
 	Full, HistoryStuck, ReadOnly, Draining bool
+
+	// Stalled is how long the write to the log that is under way has taken so far.
+	Stalled time.Duration
 }
 
 // Status returns the state of the hub.
@@ -57,6 +73,7 @@ func (h *Hub) Status() Status {
 		Duplicates: c.duplicates.Load(), Gaps: c.gaps.Load(), Refused: c.refused.Load(),
 		Replaced: c.replaced.Load(), Flushes: c.flushes.Load(),
 		Full: c.full(), HistoryStuck: c.historyStuck.Load(), ReadOnly: h.readOnly.Load(), Draining: h.draining.Load(),
+		Stalled: c.stalled(),
 	}
 }
 
@@ -69,6 +86,8 @@ func (s *Status) Ready() error {
 		return fmt.Errorf("the hub takes no readings: %w: check the disk, then start the hub again", storage.ErrReadOnly)
 	case s.Full:
 		return fmt.Errorf("the hub takes no readings: %w: free some space, it goes on by itself", storage.ErrFull)
+	case s.Stalled >= stallLimit:
+		return fmt.Errorf("the disk has not finished a write for %d s: check the disk of the hub", int64(s.Stalled.Seconds()))
 	case s.HistoryStuck:
 		return errors.New("the history cannot be written and the log grows: see the log of the hub")
 	}
