@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"syscall"
 	"time"
 
@@ -170,6 +171,9 @@ func remote(w world, do func(*job) error) func(*cobra.Command, []string) error {
 		s, err := loadClientSettings(cmd, w)
 		if err != nil {
 			return err
+		}
+		if slices.Contains(args, "") { // it would end as another address of the API
+			return usagef("an argument is empty: see %s --help", cmd.CommandPath())
 		}
 		c, err := newClient(s)
 		if err != nil {

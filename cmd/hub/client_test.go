@@ -111,3 +111,26 @@ func TestLinesOfDevicesAreSplit(t *testing.T) {
 		t.Error("a quote that is not closed is taken")
 	}
 }
+
+func TestWhatIsNotThereIsToldWithWhatToDo(t *testing.T) {
+	p := start(t, t.TempDir())
+	p.hub(0, "device", "add", "pump")
+	for _, c := range []struct {
+		code int
+		args []string
+		want string
+	}{
+		{exitNotFound, []string{"device", "show", "none"}, "hub device list"},
+		{exitNotFound, []string{"device", "rm", "none"}, "hub device list"},
+		{exitNotFound, []string{"token", "create", "--device", "none"}, "hub device add"},
+		{exitNotFound, []string{"token", "revoke", "none"}, "hub token list"},
+		{exitNotFound, []string{"user", "link", "nobody"}, "hub user list"},
+		{exitNotFound, []string{"user", "role", "nobody", "viewer"}, "hub user list"},
+		{exitNotFound, []string{"user", "rm", "nobody"}, "hub user list"},
+		{exitConflict, []string{"device", "add", "pump"}, "hub token create --device"},
+	} {
+		if out := p.hub(c.code, c.args...); !strings.Contains(out, c.want) || strings.Contains(out, "access/") {
+			t.Errorf("hub %s says %q, want %q", strings.Join(c.args, " "), out, c.want)
+		}
+	}
+}

@@ -26,6 +26,7 @@ func newRoot(w world) *cobra.Command {
 	flags.String("output", "table", "form of the result: table or json (HUB_OUTPUT)")
 	root.AddCommand(newServe(w), newDevice(w), newToken(w), newEnrol(w), newUser(w), newStatus(w), newFlush(w), newCheck(w), newBench(w), newVersion(w),
 		&cobra.Command{Use: "exit-codes", Short: "What the exit codes mean", Long: exitHelp})
+	root.InitDefaultCompletionCmd() // here, so that its arguments are checked too
 	refuseArgs(root)
 	return root
 }
@@ -34,7 +35,7 @@ func newRoot(w world) *cobra.Command {
 func refuseArgs(c *cobra.Command) {
 	check := c.Args
 	switch {
-	case check == nil && c.HasSubCommands():
+	case c.HasSubCommands() && !c.Runnable():
 		c.RunE = func(c *cobra.Command, args []string) error {
 			if len(args) > 0 {
 				return usagef("unknown command %q for %s: see %s --help", args[0], c.CommandPath(), c.CommandPath())

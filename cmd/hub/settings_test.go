@@ -161,6 +161,11 @@ func TestCommandLinesThatCannotBeMeantAreRefused(t *testing.T) {
 		{[]string{"token", "create", "--data", dir}, "--role"},
 		{[]string{"user", "add", "--data", dir}, "accepts 1 arg"},
 		{[]string{"check"}, "--data"},
+		{[]string{"device", "show", "", "--data", dir}, "is empty"},
+		{[]string{"token", "revoke", "", "--data", dir}, "is empty"},
+		{[]string{"enrol", "create", "--uses", "0", "--data", dir}, "--uses 0"},
+		{[]string{"enrol", "create", "--uses", "2000000", "--data", dir}, "1000000"},
+		{[]string{"completion", "tcsh"}, "unknown command"},
 	} {
 		if out := command(t, exitUsage, world{env: environment()}, c.args...); !strings.Contains(out, c.want) {
 			t.Errorf("hub %s says %q, want %q", strings.Join(c.args, " "), out, c.want)

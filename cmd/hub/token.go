@@ -86,6 +86,9 @@ func newEnrol(w world) *cobra.Command {
 				return err
 			}
 			spec.Uses, _ = j.cmd.Flags().GetInt("uses") // the flag exists
+			if spec.Uses < 1 || spec.Uses > 1_000_000 { // 0 would leave it to the hub
+				return usagef("--uses %d: use 1 to 1000000", spec.Uses)
+			}
 			return createToken(j, spec)
 		}),
 	}

@@ -229,7 +229,7 @@ func (r *Registry) DeleteUser(ctx context.Context, by Identity, name string) err
 	u := r.people.byName[name]
 	r.mu.RUnlock()
 	if u == nil {
-		return fmt.Errorf("user %.64q: %w", name, storage.ErrNotFound)
+		return noPerson(name)
 	}
 	err = r.remove(ctx, userKeys+name)
 	if err == nil || errors.Is(err, storage.ErrUnknown) {
@@ -241,6 +241,11 @@ func (r *Registry) DeleteUser(ctx context.Context, by Identity, name string) err
 	}
 	r.note(ctx, by, ManageUsers, name, "delete")
 	return nil
+}
+
+// noPerson says that a name is nobody's. The error wraps storage.ErrNotFound.
+func noPerson(name string) error {
+	return fmt.Errorf("no person is called %.64q (hub user list shows who there is): %w", name, storage.ErrNotFound)
 }
 
 // checkLastAdmin returns ErrLastAdmin if nobody but the named person can administer.
@@ -259,6 +264,9 @@ func (r *Registry) changeUser(ctx context.Context, name string, edit func(*userR
 	key := userKeys + name
 	for range maxTries {
 		value, rev, err := r.catalog.Get(ctx, key)
+		if errors.Is(err, storage.ErrNotFound) {
+			return noPerson(name)
+		}
 		if err != nil {
 			return err
 		}

@@ -183,7 +183,7 @@ func (r *Registry) RevokeToken(ctx context.Context, by Identity, id string) erro
 	r.mu.RUnlock()
 	if t == nil {
 		// Without the text: somebody may have given the token in place of its id.
-		return fmt.Errorf("no token has this id: %w", storage.ErrNotFound)
+		return fmt.Errorf("no token has this id (hub token list shows those that exist): %w", storage.ErrNotFound)
 	}
 	if err := r.revoke(ctx, t); err != nil {
 		return err
