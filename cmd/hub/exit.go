@@ -105,11 +105,14 @@ func exitOfStatus(status int) int {
 	return exitError
 }
 
-// report tells the person at the terminal about the error and returns the exit code.
+// report tells the person at the terminal about the error and returns the exit code. It does not wait for ever for somebody
+// to read it: a hub whose disk has failed must end.
 func report(w io.Writer, err error) int {
 	code := exitCode(err)
 	if err != nil && code != exitPartial {
-		fmt.Fprintf(w, "hub: %v\n", err)
+		lines := startWriter(w)
+		fmt.Fprintf(lines, "hub: %v\n", err)
+		lines.stop()
 	}
 	return code
 }

@@ -2,6 +2,8 @@ package main
 
 import (
 	"log/slog"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -38,6 +40,24 @@ func TestALogThatNobodyReadsHoldsNobodyUp(t *testing.T) {
 	if text := to.String(); !strings.Contains(text, "were dropped") || !strings.Contains(text, "the last line") {
 		t.Errorf("the log ends with %q", text[max(0, len(text)-300):])
 	}
+}
+
+// A hub that must end, so that it is started again, must not wait for whoever does not read why.
+func TestAnErrorThatNobodyReadsHoldsNobodyUp(t *testing.T) {
+	to := &stuckWriter{screen: *newScreen(), let: make(chan struct{})}
+	code := make(chan int, 1)
+	go func() {
+		code <- run(t.Context(), []string{"serve", "--data", filepath.Join(os.DevNull, "none")}, world{environment(), strings.NewReader(""), newScreen(), to})
+	}()
+	select {
+	case got := <-code:
+		if got != exitError {
+			t.Errorf("it ended with %d", got)
+		}
+	case <-time.After(20 * time.Second):
+		t.Error("the hub does not end as long as nobody reads what it writes")
+	}
+	close(to.let)
 }
 
 func TestTheSameMessageIsLoggedOnlySoOften(t *testing.T) {
