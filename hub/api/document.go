@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"net/http"
+	"slices"
+	"strconv"
 	"sync"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -40,6 +42,15 @@ func newDocument(r *router, version, cookie string) huma.API {
 func register[I, O any](a *API, op huma.Operation, handler func(context.Context, *I) (*O, error)) {
 	need := rules[op.Method+" "+op.Path]
 	op.BodyReadTimeout = a.BodyTimeout
+	more := []int{http.StatusUnprocessableEntity} // unknown parameters
+	if op.MaxBodyBytes > 0 {
+		more = append(more, http.StatusRequestTimeout, http.StatusRequestEntityTooLarge, http.StatusUnsupportedMediaType)
+	}
+	for _, status := range more {
+		if !slices.Contains(op.Errors, status) {
+			op.Errors = append(op.Errors, status)
+		}
+	}
 	if !need.open {
 		op.Security = []map[string][]string{{"token": {}}, {"session": {}}}
 	}
@@ -63,8 +74,16 @@ func (a *API) describe() {
 		if need := rules[op.Method+" "+op.Path]; !need.open {
 			op.Security = []map[string][]string{{"token": {}}, {"session": {}}}
 		}
+		for _, status := range op.Errors {
+			op.Responses[strconv.Itoa(status)] = &huma.Response{Description: http.StatusText(status), Content: map[string]*huma.MediaType{
+				problemType: {Schema: &huma.Schema{Ref: "#/components/schemas/ErrorModel"}}}}
+		}
 		doc.AddOperation(op)
 	}
+	// huma knows one good status for each operation.
+	send := doc.Paths["/api/v1/devices/{id}/readings"].Post.Responses
+	send["200"] = &huma.Response{Description: "Some rows were refused; the others are on disk", Content: send["204"].Content}
+	send["204"] = &huma.Response{Description: "Everything is on disk"}
 	asJSON := func() ([]byte, error) { return json.MarshalIndent(doc, "", "  ") }
 	a.router.HandleFunc("GET /api/openapi.json", a.fixed("application/vnd.oai.openapi+json; charset=utf-8", asJSON))
 	a.router.HandleFunc("GET /api/openapi.yaml", a.fixed("application/vnd.oai.openapi; charset=utf-8", doc.YAML))
@@ -94,13 +113,14 @@ func undescribed() []*huma.Operation {
 	return []*huma.Operation{
 		{OperationID: "metrics", Method: http.MethodGet, Path: "/metrics", Tags: []string{"status"},
 			Summary: "The hub's own figures for Prometheus", Description: "Programs on the hub's own machine need no token, unless a proxy stands before the hub.",
-			Responses: text("Prometheus text format", "text/plain")},
+			Responses: text("Prometheus text format", "text/plain"), Errors: []int{401, 403}},
 		{OperationID: "live-sse", Method: http.MethodGet, Path: "/api/v1/live/sse", Tags: []string{"live"},
 			Summary: "Follow the newest readings as server-sent events",
 			Description: "Each event is one frame of the live feed: a snapshot first, then changes. Its id resumes after it, by the " +
 				"header Last-Event-ID. An event named reset means that this was not possible, and that a snapshot follows; one named bye, " +
 				"that the hub ends the stream, and why.",
-			Parameters: eventParams(), Responses: text("Events", "text/event-stream")},
+			Parameters: eventParams(), Responses: text("Events", "text/event-stream"),
+			Errors: []int{401, 403, 422, 503}},
 		{OperationID: "device-socket", Method: http.MethodGet, Path: "/device/v1", Tags: []string{"live"},
 			Summary: "Connect a device", Description: "WebSocket, subprotocols hub.v1.cbor and hub.v1.json; see PROTOCOL.md.", Responses: upgrade},
 		{OperationID: "live-socket", Method: http.MethodGet, Path: "/api/v1/live", Tags: []string{"live"},

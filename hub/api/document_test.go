@@ -3,6 +3,7 @@ package api_test
 import (
 	"encoding/json"
 	"flag"
+	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
@@ -10,6 +11,8 @@ import (
 	"testing"
 
 	"github.com/goccy/go-yaml"
+
+	"telemetryhub/hub/access"
 )
 
 var update = flag.Bool("update", false, "write the golden files anew")
@@ -79,6 +82,39 @@ func TestTheDocumentListsEveryRouteAndIsWhole(t *testing.T) {
 	var same map[string]any
 	if err := yaml.Unmarshal([]byte(asYAML), &same); err != nil || len(same["paths"].(map[string]any)) != len(paths) {
 		t.Errorf("the document in YAML is another: %v", err)
+	}
+}
+
+func TestTheDocumentHasTheStatusesThatCome(t *testing.T) {
+	r := newRig(t)
+	admin, viewer := r.token(access.Admin), r.token(access.Viewer)
+	r.device("pump")
+	paths := r.want(http.StatusOK, call{method: "GET", path: "/api/openapi.json"})["paths"].(map[string]any)
+	large := `{"name":"` + strings.Repeat("x", 40<<10) + `"}`
+	for _, c := range []struct {
+		status int
+		path   string // as in the document
+		call
+	}{
+		{404, "/api/v1/audit", call{method: "GET", path: "/api/v1/audit?before=x", token: admin}},
+		{422, "/api/v1/devices", call{method: "GET", path: "/api/v1/devices?x=1", token: admin}},
+		{422, "/healthz", call{method: "GET", path: "/healthz?x=1"}},
+		{413, "/api/v1/login", call{method: "POST", path: "/api/v1/login", body: large}},
+		{415, "/api/v1/login", call{method: "POST", path: "/api/v1/login", body: "a", header: http.Header{"Content-Type": {"text/plain"}}}},
+		{413, "/api/v1/devices", call{method: "POST", path: "/api/v1/devices", token: admin, body: large}},
+		{200, "/api/v1/devices/{id}/readings", call{method: "POST", path: "/api/v1/devices/pump/readings", token: admin, body: `{"a":1,"b c":2}`}},
+		{401, "/api/v1/live/sse", call{method: "GET", path: "/api/v1/live/sse"}},
+		{422, "/api/v1/live/sse", call{method: "GET", path: "/api/v1/live/sse?mode=x", token: viewer}},
+		{401, "/metrics", call{method: "GET", path: "/metrics", header: http.Header{"Via": {"1.1 proxy"}}}},
+	} {
+		resp, body := r.do(c.call)
+		if resp.StatusCode != c.status {
+			t.Errorf("%s %s is answered %d %s, want %d", c.method, c.call.path, resp.StatusCode, body, c.status)
+		}
+		op := paths[c.path].(map[string]any)[strings.ToLower(c.method)].(map[string]any)
+		if op["responses"].(map[string]any)[itoa(c.status)] == nil {
+			t.Errorf("the document says nothing of %d at %s %s", c.status, c.method, c.path)
+		}
 	}
 }
 

@@ -23,7 +23,7 @@ func (a *API) statusRoutes() {
 		Description: "Returns when it is done. Nothing depends on it: the hub does so by itself.",
 		Errors:      []int{401, 403, 503}}, a.flush)
 	register(a, huma.Operation{OperationID: "audit", Method: http.MethodGet, Path: "/api/v1/audit", Tags: tag,
-		Summary: "What was changed, by whom", Description: "Newest first.", Errors: []int{401, 403, 422}}, a.audit)
+		Summary: "What was changed, by whom", Description: "Newest first.", Errors: []int{401, 403, 404, 422}}, a.audit)
 	register(a, huma.Operation{OperationID: "latest", Method: http.MethodGet, Path: "/api/v1/latest", Tags: []string{"readings"},
 		Summary: "The newest reading of every metric", Errors: []int{401, 403, 422}}, a.latest)
 }
