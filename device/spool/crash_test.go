@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"testing"
 
+	"telemetryhub/device"
 	"telemetryhub/device/spool"
 )
 
@@ -63,27 +64,28 @@ func script(t *testing.T, d *disk, seed uint64) (scenes []scene, last uint64) {
 }
 
 // verify opens what is left after a crash, goes on and checks that the hub ends up with the truth.
-func verify(c *disk, sc scene, last uint64) error {
+func verify(c *disk, sc scene, last uint64) (*hub, error) {
 	h := sc.hub.clone()
 	h.limit = 0
 	o := small
 	o.MaxBytes = 6 * o.SegmentBytes
 	s, err := spool.Open("", o.WithFS(c))
 	if err != nil {
-		return fmt.Errorf("open: %w", err)
+		return nil, fmt.Errorf("open: %w", err)
 	}
 	for id := last + 1; id <= last+5; id++ {
 		if err := add(s, id); err != nil {
-			return err
+			return nil, err
 		}
 	}
 	if err := h.drainAll(s); err != nil {
-		return err
+		return nil, err
 	}
-	return h.judge(sc.durable, last)
+	return h, h.judge(sc.durable, last)
 }
 
-// judge checks that each body came once, in order, and that each durable one came or is covered by a gap.
+// judge checks that each body came once, in order, and that each durable one came or was dropped and is covered by the gap
+// that says so: a crash is no damage, and must not look like it.
 func (h *hub) judge(durable, last uint64) error {
 	seen := map[uint64]bool{}
 	var before uint64
@@ -100,17 +102,17 @@ func (h *hub) judge(durable, last uint64) error {
 		if seen[id] || (id > durable && id <= last) {
 			continue
 		}
-		if !h.lost(id) {
-			return fmt.Errorf("body %d was durable (up to %d), and is neither stored nor in a gap: %+v", id, durable, h.gaps)
+		if !h.dropped(id) {
+			return fmt.Errorf("body %d was durable (up to %d), and is neither stored nor in a gap of a full spool: %+v", id, durable, h.gaps)
 		}
 	}
 	return nil
 }
 
-// lost reports whether a gap covers the time of the body.
-func (h *hub) lost(id uint64) bool {
+// dropped reports whether a gap of a full spool covers the time of the body.
+func (h *hub) dropped(id uint64) bool {
 	for _, g := range h.gaps {
-		if g.FromMS <= int64(id)*1000 && int64(id)*1000+900 <= g.ToMS {
+		if g.Cause == device.CauseSpoolFull && g.FromMS <= int64(id)*1000 && int64(id)*1000+900 <= g.ToMS {
 			return true
 		}
 	}
@@ -118,25 +120,31 @@ func (h *hub) lost(id uint64) bool {
 }
 
 func TestKillAtEveryWriteKeepsThePromise(t *testing.T) {
-	for seed := range uint64(3) {
+	for seed := range uint64(8) {
 		d := newDisk()
 		scenes, last := script(t, d, seed)
 		eachCut(scenes, func(n int, sc scene) {
-			if err := verify(d.killed(n), sc, last); err != nil {
+			h, err := verify(d.killed(n), sc, last)
+			if err != nil {
 				t.Fatalf("seed %d, killed after change %d: %v", seed, n, err)
+			}
+			for _, g := range h.gaps {
+				if g.Cause == device.CauseDamaged { // every byte is there
+					t.Fatalf("seed %d, killed after change %d: damage is reported: %+v", seed, n, g)
+				}
 			}
 		})
 	}
 }
 
 func TestPowerCutAtEveryWriteKeepsThePromise(t *testing.T) {
-	for seed := range uint64(3) {
+	for seed := range uint64(8) {
 		d := newDisk()
 		scenes, last := script(t, d, seed)
 		eachCut(scenes, func(n int, sc scene) {
 			for try := range uint64(3) {
 				c := d.powerCut(n, rand.New(rand.NewPCG(seed, uint64(n)*8+try)))
-				if err := verify(c, sc, last); err != nil {
+				if _, err := verify(c, sc, last); err != nil {
 					t.Fatalf("seed %d, try %d, power cut after change %d: %v", seed, try, n, err)
 				}
 			}

@@ -39,8 +39,8 @@ func account(t *testing.T, h *hub, last uint64) {
 		came[id] = true
 	}
 	for id := uint64(1); id <= last; id++ {
-		if came[id] == h.lost(id) {
-			t.Errorf("body %d: came %v, inside a gap %v", id, came[id], h.lost(id))
+		if came[id] == h.dropped(id) {
+			t.Errorf("body %d: came %v, inside a gap %v", id, came[id], h.dropped(id))
 		}
 	}
 }
