@@ -37,6 +37,9 @@ type Reader struct {
 	name   string
 	sc     *scanner
 	lastMS int64 // the end of the record before, 0 at first
+	// The context of the record that is read, which the spool may forget meanwhile.
+	ctxID uint64
+	ctx   []byte
 }
 
 // Next returns the next record; call Sending before it is sent. ok is false if there is none for now: wait for Spool.Ready. At the end of a stream that
@@ -105,6 +108,7 @@ func (r *Reader) look() (v view, err error) {
 	if e := x.tail.at(r.pos); e != nil {
 		copied := *e
 		v.entry = &copied
+		r.ctxID, r.ctx = e.ctx, x.contexts[e.ctx]
 		return v, nil
 	}
 	v.from = v.limit
@@ -132,9 +136,7 @@ func (r *Reader) seek(v view) (h header, body []byte, missing uint64) {
 			return header{}, nil, min(v.to, v.limit)
 		}
 		if h.kind == declare {
-			r.s.mu.Lock()
-			r.s.x.learn(h.ctx, body)
-			r.s.mu.Unlock()
+			r.ctxID, r.ctx = h.ctx, r.s.learn(h.ctx, body)
 			continue
 		}
 		if h.pos < r.pos {
@@ -147,8 +149,10 @@ func (r *Reader) seek(v view) (h header, body []byte, missing uint64) {
 			r.Close()
 			return h, nil, min(h.pos, v.limit)
 		}
-		if h.kind == Data && h.ctx != 0 && r.s.context(h.ctx) == nil {
-			return header{}, nil, h.pos + 1
+		if h.kind == Data && h.ctx != 0 && (h.ctx != r.ctxID || r.ctx == nil) {
+			if r.ctxID, r.ctx = h.ctx, r.s.context(h.ctx); r.ctx == nil {
+				return header{}, nil, h.pos + 1
+			}
 		}
 		return h, body, 0
 	}
@@ -220,7 +224,10 @@ func (r *Reader) take(h header, body []byte) (rec Record, ok bool) {
 		}
 	} else {
 		rec.Count, rec.FromMS, rec.ToMS = h.count, h.from, h.to()
-		rec.Context, rec.ContextID, rec.Body = s.x.contexts[h.ctx], h.ctx, body
+		rec.ContextID, rec.Body = h.ctx, body
+		if h.ctx != 0 {
+			rec.Context = r.ctx
+		}
 		r.lastMS = rec.ToMS
 	}
 	r.pos = h.pos + 1
@@ -240,36 +247,41 @@ func (r *Reader) Sending() bool {
 	return true
 }
 
+// learn remembers a context and returns it, nil if the body is not the one that id names.
+func (s *Spool) learn(id uint64, body []byte) []byte {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.x.learn(id, body)
+	return s.x.contexts[id]
+}
+
 // context returns the context with this name, looking through all segments if need be, or nil.
 func (s *Spool) context(id uint64) []byte {
 	s.mu.Lock()
 	body, segs := s.x.contexts[id], append([]segment(nil), s.x.segments...)
 	s.mu.Unlock()
 	for i := 0; body == nil && i < len(segs); i++ {
-		s.learnFrom(segs[i])
-		s.mu.Lock()
-		body = s.x.contexts[id]
-		s.mu.Unlock()
+		body = s.learnFrom(segs[i], id)
 	}
 	return body
 }
 
-// learnFrom reads the contexts of one segment.
-func (s *Spool) learnFrom(seg segment) {
+// learnFrom reads the contexts of one segment and returns the one with this name, nil if it is not there.
+func (s *Spool) learnFrom(seg segment, id uint64) (found []byte) {
 	f, err := s.fs.Open(seg.name, false)
 	if err != nil {
-		return // it may have been removed meanwhile
+		return nil // it may have been removed meanwhile
 	}
 	defer func() { _ = f.Close() }() // it was only read
 	for sc := newScanner(f, seg, maxPosition); ; {
 		h, body, ok := sc.next()
 		if !ok {
-			return
+			return found
 		}
 		if h.kind == declare {
-			s.mu.Lock()
-			s.x.learn(h.ctx, body)
-			s.mu.Unlock()
+			if known := s.learn(h.ctx, body); h.ctx == id {
+				found = known
+			}
 		}
 	}
 }
