@@ -25,7 +25,6 @@ type Agent struct {
 	credit   credit
 	stats    counters
 	maxFrame atomic.Uint32 // the hub's limit
-	wish     atomic.Int64  // how long the hub would like batches to be collected, a time.Duration
 
 	in    sync.Mutex // guards batch; held across writes to the spool
 	batch batch

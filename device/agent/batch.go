@@ -202,7 +202,7 @@ func (a *Agent) closeOld(ctx context.Context) error {
 			return nil
 		case <-tick.C:
 		}
-		age := max(a.opts.MaxAge, time.Duration(a.wish.Load()))
+		age := max(a.opts.MaxAge, a.credit.wish())
 		a.in.Lock()
 		var err error
 		if len(a.batch.rows) > 0 && time.Since(a.batch.since) >= age {

@@ -99,6 +99,16 @@ func (c *credit) slowDown(s wire.Slow) {
 	c.signal()
 }
 
+// wish returns how long the hub would like batches to be collected, zero if it has no wish now.
+func (c *credit) wish() time.Duration {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if time.Until(c.until) <= 0 {
+		return 0
+	}
+	return time.Duration(min(c.slow.BatchMS, 3_600_000)) * time.Millisecond
+}
+
 // idle reports whether nothing is in flight.
 func (c *credit) idle() bool {
 	c.mu.Lock()

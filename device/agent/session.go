@@ -184,10 +184,9 @@ func (s *session) onWelcome(f wire.Format, frame []byte) error {
 	if err != nil {
 		return err
 	}
-	s.conn.SetIdle(time.Duration(w.PingS) * time.Second * 5 / 2)
+	s.conn.SetIdle(time.Duration(min(w.PingS, 86400)) * time.Second * 5 / 2)
 	s.welcome, s.reader, s.since = w, r, time.Now()
 	s.a.maxFrame.Store(w.Limits.Max)
-	s.a.wish.Store(0)
 	s.a.stats.acked.Add(s.a.credit.begin(s.stream, w.Ack, w.Limits))
 	s.a.stats.connects.Add(1)
 	s.a.setState(true, nil)
@@ -224,7 +223,6 @@ func (s *session) onSlow(f wire.Format, frame []byte) error {
 		return nil
 	}
 	s.a.credit.slowDown(sl)
-	s.a.wish.Store(int64(time.Duration(min(sl.BatchMS, 3_600_000)) * time.Millisecond))
 	s.a.log.Info("the hub asks for less", "win", sl.Win, "bytes", sl.Bytes, "for_ms", sl.ForMS, "why", sl.Why)
 	return nil
 }

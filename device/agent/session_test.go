@@ -203,6 +203,62 @@ func TestSlowStopsDataForAWhile(t *testing.T) {
 	})
 }
 
+func TestWishOfASlowEndsWithIt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newFakeHub()
+		r := start(t, memory(t), h.dial, agent.Options{MaxAge: time.Second})
+		r.add(t, 1, 1)
+		r.wait(t)
+		took := func(id int) time.Duration {
+			begin := time.Now()
+			r.add(t, id, id)
+			for len(h.ids()) < id {
+				time.Sleep(100 * time.Millisecond)
+			}
+			h.push(nil) // a ping
+			return time.Since(begin)
+		}
+		h.push(wire.AppendSlow(nil, wire.CBOR, &wire.Slow{Win: 8, BatchMS: 30000, ForMS: 60000}))
+		synctest.Wait()
+		if d := took(2); d < 30*time.Second {
+			t.Errorf("a batch came after %v, want 30 s as the hub asked for", d)
+		}
+		time.Sleep(31 * time.Second)
+		if d := took(3); d > 3*time.Second {
+			t.Errorf("a batch came after %v, want about 1 s as before the slow", d)
+		}
+	})
+}
+
+func TestPingOfManyYearsIsBorne(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newFakeHub()
+		r := start(t, memory(t), func(ctx context.Context) (agent.Conn, error) {
+			c, err := h.dial(ctx)
+			return &rarePings{Conn: c}, err
+		}, quick)
+		r.add(t, 1, 5)
+		r.wait(t)
+		time.Sleep(time.Minute)
+		if n := h.dialed(); n != 1 {
+			t.Errorf("%d connections, want 1", n)
+		}
+	})
+}
+
+// rarePings changes the welcome.
+type rarePings struct{ agent.Conn }
+
+func (c *rarePings) Serve(handle func(wire.Format, []byte) error) error {
+	return c.Conn.Serve(func(f wire.Format, frame []byte) error {
+		if w, err := wire.DecodeWelcome(f, frame); err == nil {
+			w.PingS = 3_000_000_000
+			frame = wire.AppendWelcome(nil, f, &w)
+		}
+		return handle(f, frame)
+	})
+}
+
 func TestCreditIsUsedAndNeverExceeded(t *testing.T) {
 	for name, c := range map[string]struct {
 		limits   wire.Limits
