@@ -18,6 +18,8 @@ import (
 const (
 	// handshakeTime is the longest that the upgrade may take, if the dialer's context does not end before.
 	handshakeTime = 10 * time.Second
+	// maxAnswer is the most that the answer to the upgrade may be. net/http, by which gws reads it, has no limit.
+	maxAnswer = 64 << 10
 	// closeTime is how long the other side may take to answer a close.
 	closeTime = time.Second
 )
@@ -28,6 +30,7 @@ type socket struct {
 	raw     net.Conn
 	timeout time.Duration
 	ws      *gws.Conn // nil before the upgrade
+	answer  int       // bytes of the answer to the upgrade that may still come
 	idle    atomic.Int64
 	closing atomic.Bool
 	pong    atomic.Pointer[[]byte] // the payload of the last ping, until it is answered
@@ -42,7 +45,7 @@ type socket struct {
 }
 
 func newSocket(raw net.Conn, timeout time.Duration) *socket {
-	s := &socket{raw: raw, timeout: timeout}
+	s := &socket{raw: raw, timeout: timeout, answer: maxAnswer}
 	s.idle.Store(int64(handshakeTime))
 	return s
 }
@@ -158,8 +161,18 @@ func (l *line) Read(p []byte) (int, error) {
 	if err := l.raw.SetReadDeadline(time.Now().Add(time.Duration(l.idle.Load()))); err != nil {
 		return 0, err
 	}
-	return l.raw.Read(p)
+	if l.ws != nil {
+		return l.raw.Read(p)
+	}
+	if l.answer <= 0 {
+		return 0, errAnswer
+	}
+	n, err := l.raw.Read(p[:min(len(p), l.answer)])
+	l.answer -= n
+	return n, err
 }
+
+var errAnswer = errors.New("the answer to the upgrade is too long (is this the address of a hub?)")
 
 // Write writes the request to upgrade. Later gws writes close frames only, at the end of reading.
 func (l *line) Write(p []byte) (int, error) {

@@ -235,6 +235,12 @@ func TestPinnedCertificateIsTheTrust(t *testing.T) {
 // rawHub upgrades by hand and then gives the connection to f.
 func rawHub(t *testing.T, f func(net.Conn, *bufio.Reader)) string {
 	t.Helper()
+	return rawHubSaying(t, "Sec-WebSocket-Protocol: "+wire.SubprotocolCBOR+"\r\n", f)
+}
+
+// rawHubSaying is rawHub with what the answer has besides what RFC 6455 wants.
+func rawHubSaying(t *testing.T, headers string, f func(net.Conn, *bufio.Reader)) string {
+	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -254,7 +260,7 @@ func rawHub(t *testing.T, f func(net.Conn, *bufio.Reader)) string {
 		}
 		key := sha1.Sum([]byte(req.Header.Get("Sec-WebSocket-Key") + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"))
 		_, _ = fmt.Fprintf(c, "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"+
-			"Sec-WebSocket-Protocol: %s\r\nSec-WebSocket-Accept: %s\r\n\r\n", wire.SubprotocolCBOR, base64.StdEncoding.EncodeToString(key[:]))
+			"%sSec-WebSocket-Accept: %s\r\n\r\n", headers, base64.StdEncoding.EncodeToString(key[:]))
 		f(c, br)
 	}()
 	t.Cleanup(func() { _ = ln.Close(); <-done })
@@ -280,6 +286,112 @@ func TestHostileFramesEndTheConnectionAndNothingElse(t *testing.T) {
 				t.Error("serve returned no error")
 			}
 		})
+	}
+}
+
+func TestFramesKeepTheConnection(t *testing.T) {
+	url := rawHub(t, func(c net.Conn, _ *bufio.Reader) {
+		for range 50 {
+			_, _ = c.Write([]byte{0x82, 0})
+			<-time.After(40 * time.Millisecond)
+		}
+	})
+	conn := connect(t, agent.Endpoint{URL: url})
+	conn.SetIdle(time.Second)
+	n := 0
+	_ = conn.Serve(func(wire.Format, []byte) error { n++; return nil })
+	if n != 50 {
+		t.Errorf("%d frames in 2 s came, want 50", n)
+	}
+}
+
+func TestEndlessAnswerToTheUpgradeIsLeft(t *testing.T) {
+	for name, head := range map[string]string{
+		"head": "HTTP/1.1 101 Switching Protocols\r\n", "line": "HTTP/1.1 101 ", "body": "HTTP/1.1 503 Busy\r\n\r\n",
+		"not HTTP": "",
+	} {
+		t.Run(name, func(t *testing.T) {
+			ln, err := net.Listen("tcp", "127.0.0.1:0")
+			if err != nil {
+				t.Fatal(err)
+			}
+			sent := make(chan int, 1)
+			go func() {
+				n := 0
+				defer func() { sent <- n }()
+				c, err := ln.Accept()
+				if err != nil {
+					return
+				}
+				defer func() { _ = c.Close() }()
+				_, _ = io.WriteString(c, head)
+				for line := []byte("X-Padding: " + strings.Repeat("x", 1000) + "\r\n"); n < 64<<20; n += len(line) {
+					if name == "line" || name == "not HTTP" {
+						line = bytes.Repeat([]byte("x"), 1000)
+					}
+					if _, err := c.Write(line); err != nil {
+						return
+					}
+				}
+			}()
+			dial, err := agent.WebSocket(agent.Endpoint{URL: "http://" + ln.Addr().String()})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := dial(t.Context()); err == nil {
+				t.Error("that was taken for an answer")
+			}
+			_ = ln.Close()
+			if n := <-sent; n > 32<<20 { // what the kernel holds counts too
+				t.Errorf("%d bytes were taken", n)
+			}
+		})
+	}
+}
+
+// A hub of another version must not be misread, nor one that compresses although nobody asked for it.
+func TestHubThatAgreesOnSomethingElseIsLeft(t *testing.T) {
+	for name, c := range map[string]struct {
+		headers string
+		ok      bool
+	}{
+		"as offered":   {"Sec-WebSocket-Protocol: hub.v1.cbor\r\n", true},
+		"no protocol":  {"", false},
+		"JSON":         {"Sec-WebSocket-Protocol: hub.v1.json\r\n", false},
+		"next version": {"Sec-WebSocket-Protocol: hub.v2.cbor\r\n", false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dial, err := agent.WebSocket(agent.Endpoint{URL: rawHubSaying(t, c.headers, func(_ net.Conn, br *bufio.Reader) {
+				_, _ = io.Copy(io.Discard, br)
+			})})
+			if err != nil {
+				t.Fatal(err)
+			}
+			conn, err := dial(t.Context())
+			if (err == nil) != c.ok {
+				t.Errorf("dial: %v, want it to work: %v", err, c.ok)
+			}
+			var stop *agent.StopError
+			if errors.As(err, &stop) {
+				t.Error("that is no reason to give up for good: the hub may be updated")
+			}
+			if err == nil {
+				conn.Close(agent.CloseNormal)
+				_ = conn.Serve(func(wire.Format, []byte) error { return nil })
+			}
+		})
+	}
+	url := rawHubSaying(t, "Sec-WebSocket-Protocol: hub.v1.cbor\r\nSec-WebSocket-Extensions: permessage-deflate\r\n",
+		func(c net.Conn, br *bufio.Reader) {
+			_, _ = c.Write([]byte{0xc2, 3, 0x4b, 0x04, 0x00}) // "a", deflated
+			_, _ = io.Copy(io.Discard, br)
+		})
+	dial, err := agent.WebSocket(agent.Endpoint{URL: url})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if conn, err := dial(t.Context()); err == nil {
+		_ = conn.Serve(func(_ wire.Format, frame []byte) error { t.Errorf("got %x", frame); return nil })
 	}
 }
 
