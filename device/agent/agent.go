@@ -69,7 +69,7 @@ func New(sp *spool.Spool, dial Dialer, opts Options) (*Agent, error) {
 
 // Run keeps the agent connected until ctx ends, and then returns nil. Before it returns, rows that were appended are put into
 // the spool. An error means that trying again is pointless: it wraps a *StopError if the hub refused the device for good, or
-// an error of package spool.
+// an error of package spool: ErrFull if there was no room for the last rows, which are lost then.
 func (a *Agent) Run(ctx context.Context) error {
 	g, gctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return a.spool.Run(gctx) })
@@ -77,9 +77,12 @@ func (a *Agent) Run(ctx context.Context) error {
 	g.Go(func() error { return a.keepConnected(gctx) })
 	err := g.Wait()
 	a.in.Lock()
-	left := a.closeBatch()
+	left, lost := a.closeBatch(), a.batch.readings
 	a.in.Unlock()
-	if !errors.Is(left, spool.ErrFull) && !errors.Is(left, spool.ErrClosed) {
+	if errors.Is(left, spool.ErrFull) {
+		left = fmt.Errorf("%d readings are lost: %w", lost, left)
+	}
+	if !errors.Is(left, spool.ErrClosed) {
 		err = errors.Join(err, left)
 	}
 	a.mu.Lock()

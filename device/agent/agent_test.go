@@ -383,3 +383,24 @@ func TestStopKeepsWhatWasAppended(t *testing.T) {
 		}
 	})
 }
+
+func TestRowsThatAFullSpoolDoesNotTakeAtTheEndAreTold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		sp, err := spool.NewMemory(spool.Options{MaxBytes: 16 << 10, SegmentBytes: 4 << 10, Full: spool.Refuse})
+		if err != nil {
+			t.Fatal(err)
+		}
+		r := start(t, sp, func(context.Context) (agent.Conn, error) { return nil, errors.New("no route") }, agent.Options{MaxRows: 100})
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		for id := 1; err == nil; id++ {
+			err = r.Append(ctx, row(id))
+		}
+		if !errors.Is(err, context.DeadlineExceeded) {
+			t.Fatal(err)
+		}
+		if err := r.stop(); !errors.Is(err, spool.ErrFull) {
+			t.Errorf("run: %v, want it to say that rows are lost", err)
+		}
+	})
+}
