@@ -191,6 +191,7 @@ func (c *conn) recovered() {
 		c.srv.Logger.Error("panic: the connection was closed",
 			"remote", c.remote, "identity", c.name, "panic", v, "stack", string(debug.Stack()))
 		c.Close(closeInternal, "the hub failed on this; the reason is in its log")
+		c.Wake() // if the connection was ending already, the close frame is still to be sent
 	}
 }
 

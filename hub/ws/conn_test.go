@@ -231,6 +231,28 @@ func TestPanicEndsOneConnection(t *testing.T) {
 	}
 }
 
+func TestPanicWhileClosingDoesNotCostTheCloseFrame(t *testing.T) {
+	h := newFakeHub()
+	s, _ := devices(t, h, ws.Options{})
+	for range 20 {
+		c := dial(t, s.addr, "dev:a")
+		session := wait(t, h.connected, "the session")
+		var closing atomic.Bool
+		session.nextFn = func(dst []byte) ([]byte, wire.Format, bool) {
+			if closing.Load() {
+				panic("planted")
+			}
+			return dst, wire.JSON, false
+		}
+		c.put(masked(fin|opPing, "x"))
+		c.want(opPong, "x")
+		<-time.After(time.Millisecond) // the writer is gone
+		closing.Store(true)
+		session.peer.Close(wire.CloseRevoked, "revoked")
+		c.wantClose(4503)
+	}
+}
+
 func TestPanicInEndIsCaught(t *testing.T) {
 	h := newFakeHub()
 	s, _ := devices(t, h, ws.Options{})
