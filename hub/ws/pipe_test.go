@@ -37,11 +37,17 @@ func (h hijacker) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 // plug opens a WebSocket on h with the token.
 func plug(t testing.TB, h handler, m *ws.Metrics, token string) *pipe {
 	t.Helper()
+	ours, theirs := net.Pipe()
+	return plugInto(t, h, m, token, ours, theirs)
+}
+
+// plugInto is plug with the two ends of the connection.
+func plugInto(t testing.TB, h handler, m *ws.Metrics, token string, ours, theirs net.Conn) *pipe {
+	t.Helper()
 	r, err := http.ReadRequest(bufio.NewReader(strings.NewReader(request(token))))
 	if err != nil {
 		t.Fatal(err)
 	}
-	ours, theirs := net.Pipe()
 	p := &pipe{&client{t, theirs, bufio.NewReaderSize(theirs, 1<<20)}, m, h}
 	go h.ServeHTTP(hijacker{conn: ours}, r)
 	resp, err := http.ReadResponse(p.r, r)

@@ -2,6 +2,8 @@ package ws_test
 
 import (
 	"context"
+	"net"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -82,6 +84,66 @@ func TestPingsAreRegularAndSilenceEndsTheConnection(t *testing.T) {
 		<-session.ended
 		if n := len(session.signs); n != 100 {
 			t.Errorf("the hub was told of %d signs of life, want 100", n)
+		}
+		p.unplug()
+	})
+}
+
+func TestPeerThatSendsAndNeverAnswersPingsIsNotDead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newFakeHub()
+		began := time.Now()
+		p := plugDevice(t, h, ws.Options{})
+		frames := p.listen(began)
+		for range 60 {
+			p.put(masked(fin|opText, "x"))
+			<-time.After(time.Minute)
+		}
+		session := <-h.connected
+		if n := len(session.got()); n != 60 {
+			t.Errorf("%d messages came, want 60", n)
+		}
+		p.unplug()
+		for f := range frames {
+			if f.op == fin|opClose {
+				t.Errorf("closed after %v", f.at)
+			}
+		}
+	})
+}
+
+// closingAt calls what it was made with when the next deadline for writing is set, before that is done.
+type closingAt struct {
+	net.Conn
+	closeNow atomic.Pointer[func()]
+}
+
+func (c *closingAt) SetWriteDeadline(t time.Time) error {
+	if f := c.closeNow.Swap(nil); f != nil {
+		(*f)()
+	}
+	return c.Conn.SetWriteDeadline(t)
+}
+
+func TestCloseThatComesBetweenDeadlineAndWriteTakesTwoSeconds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newFakeHub()
+		m := new(ws.Metrics)
+		d, err := ws.NewDevices(h.Connect, newFakeAuth(), ws.Options{Metrics: m})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ours, theirs := net.Pipe()
+		between := &closingAt{Conn: ours}
+		p := plugInto(t, d, m, "dev:a", between, theirs)
+		session := <-h.connected
+		stop := func() { session.peer.Close(wire.CloseReplaced, "replaced") }
+		between.closeNow.Store(&stop)
+		began := time.Now()
+		p.put(masked(fin|opText, "x")) // whose echo it does not read
+		<-session.ended
+		if took := time.Since(began); took != 2*time.Second {
+			t.Errorf("gone after %v", took)
 		}
 		p.unplug()
 	})

@@ -206,12 +206,15 @@ func clip(reason string) string {
 // send writes p, which may be a part of a frame. It reports false if nothing more can be written.
 func (c *conn) send(p []byte) bool {
 	for len(p) > 0 {
-		deadline := time.Now().Add(c.srv.WriteTimeout)
-		if c.ending.Load() {
+		deadline, ending := time.Now().Add(c.srv.WriteTimeout), c.ending.Load()
+		if ending {
 			deadline = c.endBy
 		}
 		if c.raw.SetWriteDeadline(deadline) != nil {
 			return false
+		}
+		if !ending && c.ending.Load() {
+			continue // Close may have set its deadline in between
 		}
 		n, err := c.raw.Write(p[:min(len(p), piece)])
 		c.srv.Metrics.BytesOut.Add(uint64(n))
