@@ -69,6 +69,7 @@ func TestFramesThatRFC6455ForbidsClose(t *testing.T) {
 		"long ping":                    {masked(fin|opPing, strings.Repeat("x", 126)), 1002},
 		"long close":                   {masked(fin|opClose, "\x03\xe8"+strings.Repeat("x", 130)), 1002},
 		"ping of 65,536":               {masked(fin|opPing, strings.Repeat("x", 65536)), 1002},
+		"ping over the limit":          {maskedHeader(fin|opPing, 65537, "x"), 1002},
 		"continuation of nothing":      {masked(fin|opContinuation, "x"), 1002},
 		"open continuation of nothing": {masked(opContinuation, "x"), 1002},
 		"text inside a message":        {append(masked(opText, "a"), masked(fin|opText, "b")...), 1002},
@@ -113,6 +114,33 @@ func TestFramesThatRFC6455ForbidsClose(t *testing.T) {
 				t.Errorf("%d panics", n)
 			}
 		})
+	}
+}
+
+func TestCompressionIsNotAgreedOnNorRead(t *testing.T) {
+	deflated := "\xab\x56\x2a\x51\xb2\x52\x50\xaa\x05\x00" // valid with the extension
+	for _, offer := range []string{
+		"permessage-deflate", "permessage-deflate; client_max_window_bits", "permessage-deflate; server_no_context_takeover, x",
+	} {
+		for _, sent := range [][]byte{
+			masked(fin|opText|0x40, deflated), append(masked(opText|0x40, deflated), masked(fin|opContinuation, "")...),
+			append(masked(opText, "a"), masked(fin|opContinuation|0x40, deflated)...),
+		} {
+			h := newFakeHub()
+			forDevices, _ := devices(t, h, ws.Options{})
+			forViewers, _ := viewers(t, newFakeFeed(), ws.Options{})
+			for token, s := range map[string]*site{"dev:a": forDevices, "viewer": forViewers} {
+				c, resp := open(t, s.addr, request(token, "Sec-WebSocket-Extensions: "+offer))
+				if got := resp.Header.Values("Sec-WebSocket-Extensions"); resp.StatusCode != 101 || len(got) != 0 {
+					t.Fatalf("%s: %s with extensions %q", token, resp.Status, got)
+				}
+				c.put(sent)
+				c.wantClose(1002)
+			}
+			if got := wait(t, h.connected, "the session").got(); len(got) != 0 {
+				t.Errorf("the hub got %v", got)
+			}
+		}
 	}
 }
 
