@@ -400,3 +400,42 @@ func TestWritesStayBelowThreeBytesAByte(t *testing.T) {
 		t.Errorf("%d bytes were written for %d", written, appended)
 	}
 }
+
+// opening is a disk that calls onOpen before a file is opened.
+type opening struct {
+	*disk
+	onOpen func(name string)
+}
+
+func (o *opening) Open(name string, write bool) (spool.File, error) {
+	if f := o.onOpen; f != nil && !write {
+		o.onOpen = nil
+		f(name)
+	}
+	return o.disk.Open(name, write)
+}
+
+func TestSegmentDroppedWhileTheReaderOpensItIsNoDamage(t *testing.T) {
+	d := &opening{disk: newDisk()}
+	o := small
+	o.MaxBytes = 4 * o.SegmentBytes
+	s, err := spool.Open("", o.WithFS(d))
+	if err != nil {
+		t.Fatal(err)
+	}
+	mustAdd(t, s, 1, 60)
+	if err := s.Sync(); err != nil {
+		t.Fatal(err)
+	}
+	d.onOpen = func(string) { mustAdd(t, s, 61, 120) } // which drops what is about to be read
+	h := newHub()
+	if err := h.drainAll(s); err != nil {
+		t.Fatal(err)
+	}
+	account(t, h, 120)
+	for _, g := range h.gaps {
+		if g.Cause != device.CauseSpoolFull {
+			t.Errorf("gap %+v, want only those of a full spool", g)
+		}
+	}
+}

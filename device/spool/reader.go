@@ -186,7 +186,10 @@ func (r *Reader) miss(next uint64, h header) {
 	s.w.Lock()
 	defer s.w.Unlock()
 	s.mu.Lock()
-	fresh := s.x.unknown(r.pos, next-1)
+	var fresh []span
+	if from := max(r.pos, s.x.head); from < next { // what was dropped meanwhile is reported already
+		fresh = s.x.unknown(from, next-1)
+	}
 	s.x.advance(s.x.head)
 	s.mu.Unlock()
 	r.pos = next
