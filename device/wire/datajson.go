@@ -21,7 +21,7 @@ func (d *Decoder) dataJSON(b []byte, x *Index, batch *device.Batch, t Type) (Fla
 		return 0, malformed(JSON)
 	}
 	var flags Flags
-	var seen keySet
+	var seen, null keySet
 	d.rows = d.rows[:0]
 	p := jsonOpen(b, 0, '{')
 	for first := true; p >= 0; first = false {
@@ -31,41 +31,47 @@ func (d *Decoder) dataJSON(b []byte, x *Index, batch *device.Batch, t Type) (Fla
 		}
 		var buf [16]byte
 		key, _ := jsonUnescape(buf[:0], raw)
+		known := keyOf(key)
+		if known != 0 && !seen.add(known) {
+			return 0, protocolError("%s stands twice", string(key))
+		}
+		if known != 0 && jsonByte(b, p) == 'n' {
+			null |= known
+			p = jsonLiteral(b, p, "null")
+			continue
+		}
 		var whole int64
-		switch string(key) {
-		case "m":
+		switch known {
+		case keyM:
 			name, next := jsonString(b, p)
 			if next < 0 || typeOf(name) != t {
 				return 0, protocolError("not a message of type %s", t)
 			}
 			p = next
-		case "s":
+		case keyS:
 			if whole, p = jsonInt(b, p, MaxSeq); p < 0 || whole < 0 {
 				return 0, protocolError("s is not a whole number from 0 to 2^53-1")
 			}
 			batch.Seq = uint64(whole)
-		case "t":
+		case keyT:
 			if batch.BaseMS, p = jsonInt(b, p, MaxTimeMS); p < 0 {
 				return 0, protocolError("t is not a whole number of milliseconds")
 			}
-		case "tq":
+		case keyQ:
 			if whole, p = jsonInt(b, p, int64(device.ClockNTP)); p < 0 || whole < 0 {
 				return 0, protocolError("tq is not 0, 1 or 2")
 			}
 			flags = ClockFlag(device.TimeQuality(whole))
-		case "r":
+		case keyR:
 			if jsonByte(b, p) != '[' {
 				return 0, protocolError("r is not an array")
 			}
 			p = d.jsonRows(b, p+1, x)
 		default:
 			p = jsonSkip(b, p, MaxNesting-1)
-			continue
-		}
-		if !seen.add(keyOf(key)) {
-			return 0, protocolError("%s stands twice", string(key))
 		}
 	}
+	seen &^= null
 	switch {
 	case p < 0 || !jsonEnd(b, p):
 		return 0, malformed(JSON)
@@ -89,6 +95,7 @@ const (
 	keyR
 )
 
+// keyOf returns zero for a key that is unknown, and therefore ignored.
 func keyOf(key []byte) keySet {
 	switch string(key) {
 	case "m":
@@ -99,8 +106,10 @@ func keyOf(key []byte) keySet {
 		return keyT
 	case "tq":
 		return keyQ
+	case "r":
+		return keyR
 	}
-	return keyR
+	return 0
 }
 
 func (s keySet) has(k keySet) bool { return s&k != 0 }

@@ -66,28 +66,35 @@ func (d *Decoder) envelope(b []byte, nowMS int64) error {
 	_, n, p := cborHead(b, 0) // Peek saw a map
 	var at int64
 	values := -1
-	timed := false
+	seen, timed := false, false
 	for range n {
 		key, next := cborText(b, p)
 		if next < 0 {
 			return malformed(CBOR)
 		}
 		end := cborSkip(b, next, MaxNesting-1)
+		if end < 0 {
+			return malformed(CBOR)
+		}
 		switch string(key) {
 		case "t":
-			if at, p = cborInt(b, next, MaxTimeMS); p < 0 || timed {
-				return protocolError("t is not a whole number of milliseconds, or stands twice")
+			if seen {
+				return protocolError("t stands twice")
 			}
-			timed = true
+			seen = true
+			if timed = b[next] != cborNull; !timed {
+				break
+			}
+			if at, p = cborInt(b, next, MaxTimeMS); p < 0 {
+				return protocolError("t is not a whole number of milliseconds")
+			}
 		case "v":
 			if values >= 0 {
 				return protocolError("v stands twice")
 			}
 			values = next
 		}
-		if p = end; p < 0 {
-			return malformed(CBOR)
-		}
+		p = end
 	}
 	if p != len(b) || values < 0 {
 		return protocolError("something follows the map")

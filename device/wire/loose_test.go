@@ -152,3 +152,41 @@ func TestALongBaseNameCostsNoMemory(t *testing.T) {
 		t.Errorf("got %d readings, %v", len(r), err)
 	}
 }
+
+// TestNullIsAnAbsentKeyInEveryForm: also where the key has a type of its own.
+func TestNullIsAnAbsentKeyInEveryForm(t *testing.T) {
+	x := index(t, greenhouse())
+	b, bad, err := decode(t, x, `{"m":"data","s":null,"t":null,"tq":null,"new":null,"r":[[1,0,21.5]]}`)
+	if err != nil || len(bad) != 0 || len(b.Rows) != 1 || b.Seq != 0 || b.BaseMS != 0 {
+		t.Errorf("data: %+v, %v, %v", b, bad, err)
+	}
+	for _, frame := range []string{
+		`{"m":"data","r":null}`, `{"m":"data","s":null,"s":1,"r":[]}`, `{"m":"data","t":nul,"r":[]}`,
+	} {
+		if _, _, err := decode(t, x, frame); !errors.Is(err, wire.ErrProtocol) {
+			t.Errorf("%s: got %v, want a protocol error", frame, err)
+		}
+	}
+	for frame, want := range map[string]string{
+		`{"t":null,"v":{"a":1}}`:                            "a  0 ok",
+		`[{"bn":null,"bt":null,"bver":null,"n":"a","v":1}]`: "a  0 ok",
+		`[{"bu":"Cel","u":null,"n":"a","v":1,"t":null}]`:    "a Cel 0 ok",
+		`[{"n":"a","vs":null,"v":1}]`:                       "a  0 ok",
+		`[{"n":"a","v":null}]`:                              "a  0 empty",
+		`{"t":null,"t":5,"v":{"a":1}}`:                      "error",
+		`[{"n":"a","v":null,"v":1}]`:                        "error",
+	} {
+		r, err := loose(t, frame)
+		got := "error"
+		if err == nil && len(r) == 1 {
+			fault := "ok"
+			if r[0].Bad != 0 {
+				fault = r[0].Bad.String()
+			}
+			got = fmt.Sprintf("%s %s %d %s", r[0].Name, r[0].Unit, r[0].TimeMS, fault)
+		}
+		if got != want {
+			t.Errorf("%s: got %q (%v), want %q", frame, got, err, want)
+		}
+	}
+}

@@ -84,6 +84,7 @@ func (r *senmlRecord) read(b []byte, p int) (next int, err error) {
 		return -1, nil
 	}
 	r.seen, r.name, r.unit, r.time, r.value, r.bad = 0, "", "", 0, device.Value{}, 0
+	var null uint32
 	for range n {
 		var label int
 		if label, p, err = senmlLabel(b, p); p < 0 || err != nil {
@@ -98,12 +99,15 @@ func (r *senmlRecord) read(b []byte, p int) (next int, err error) {
 				return -1, protocolError("a label stands twice in a SenML record")
 			}
 			r.seen |= 1 << (label - labelBaseSum)
-			if err := r.field(label, b, p); err != nil {
+			if b[p] == cborNull { // as if the label were absent
+				null |= 1 << (label - labelBaseSum)
+			} else if err := r.field(label, b, p); err != nil {
 				return -1, err
 			}
 		}
 		p = end
 	}
+	r.seen &^= null
 	return p, nil
 }
 
