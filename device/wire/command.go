@@ -209,7 +209,8 @@ func (s *scalar) UnmarshalCBOR(b []byte) error {
 	return nil
 }
 
-// cborScalar reads a value outside of data. The text is a copy. next is negative if the item is not well-formed.
+// cborScalar reads a value outside of data, in a frame whose nesting is checked. The text is a copy. next is negative if
+// the item is not well-formed.
 func cborScalar(b []byte, start int) (v device.Value, next int, code BadCode) {
 	ib, arg, p := cborHead(b, start)
 	if p < 0 {
@@ -240,7 +241,7 @@ func cborScalar(b []byte, start int) (v device.Value, next int, code BadCode) {
 	}
 	f, ok := cborFloat(ib, arg)
 	if !ok {
-		return v, cborSkip(b, start, MaxNesting-3), BadType
+		return v, cborSkip(b, start, MaxNesting), BadType
 	}
 	if f-f != 0 {
 		return v, p, BadNumber

@@ -66,7 +66,10 @@ func (d *Decoder) dataJSON(b []byte, x *Index, batch *device.Batch, t Type) (Fla
 			if jsonByte(b, p) != '[' {
 				return 0, protocolError("r is not an array")
 			}
-			p = d.jsonRows(b, p+1, x)
+			var rows int
+			if rows, p = d.jsonRows(b, p+1, x); rows > device.MaxRows {
+				return 0, protocolError("%d rows, the limit is %d", rows, device.MaxRows)
+			}
 		default:
 			p = jsonSkip(b, p, MaxNesting-1)
 		}
@@ -129,12 +132,12 @@ func typeOf(raw []byte) Type {
 	return typeNamed(name)
 }
 
-// jsonRows reads the rows after the opening bracket into d.rows.
-func (d *Decoder) jsonRows(b []byte, p int, x *Index) int {
+// jsonRows reads the rows after the opening bracket into d.rows and returns how many there are, good and bad.
+func (d *Decoder) jsonRows(b []byte, p int, x *Index) (rows, next int) {
 	for row := 0; ; row++ {
 		next, more := jsonElement(b, p, row == 0)
 		if next < 0 || !more {
-			return next
+			return row, next
 		}
 		var r jsonRow
 		var code BadCode
@@ -148,7 +151,7 @@ func (d *Decoder) jsonRows(b []byte, p int, x *Index) int {
 			d.rows = append(d.rows, r)
 		}
 		if p < 0 {
-			return -1
+			return row, -1
 		}
 	}
 }

@@ -63,6 +63,10 @@ func TestNestingIsLimitedInEveryDecoder(t *testing.T) {
 		if _, err := d.Loose(wire.JSON, []byte(fmt.Sprintf(`{"t":1,"v":{},"x":%s}`, nested(c.depth))), 0); (err == nil) != c.ok {
 			t.Errorf("envelope, %d: %v", c.depth, err)
 		}
+		hand := fmt.Sprintf(`{"a":1,"b":%s}`, nested(c.depth))
+		if r, err := d.Loose(wire.JSON, []byte(hand), 0); (err == nil) != c.ok || c.ok && (r[0].Bad != 0 || r[1].Bad != wire.BadType) {
+			t.Errorf("by hand, %d: %v, %v", c.depth, r, err)
+		}
 		if _, err := wire.Peek(wire.JSON, []byte(fmt.Sprintf(`{"x":%s}`, nested(c.depth)))); (err == nil) != c.ok {
 			t.Errorf("peek, %d: %v", c.depth, err)
 		}
@@ -289,6 +293,10 @@ func TestABatchHasAtMostMaxRows(t *testing.T) {
 		frame := append([]byte{0x85, 4, 1, 1, 0x80, 0x99, byte(n >> 8), byte(n)}, make([]byte, n)...)
 		if _, _, err := d.Data(wire.CBOR, frame, x, &b); (err == nil) != (n == device.MaxRows) {
 			t.Errorf("%d rows: %v", n, err)
+		}
+		text := `{"m":"data","r":[` + strings.Repeat("7,", int(n)-1) + `7]}` // bad ones are short enough to fit a frame
+		if _, _, err := decode(t, x, text); (err == nil) != (n == device.MaxRows) {
+			t.Errorf("%d rows in JSON: %v", n, err)
 		}
 	}
 }
