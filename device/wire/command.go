@@ -3,6 +3,7 @@ package wire
 import (
 	"slices"
 	"strings"
+	"unicode"
 	"unicode/utf8"
 
 	"telemetryhub/device"
@@ -249,9 +250,14 @@ func cborScalar(b []byte, start int) (v device.Value, next int, code BadCode) {
 	return device.NumberValue(f), p, 0
 }
 
-// clean makes s fit for a field of free text: valid UTF-8 and at most MaxText bytes.
+// clean makes s fit for a field of free text: valid UTF-8 without control characters, at most MaxText bytes.
 func clean(s string) string {
-	s = strings.ToValidUTF8(s, "\uFFFD")
+	s = strings.Map(func(r rune) rune {
+		if control(r) {
+			return ' '
+		}
+		return r
+	}, strings.ToValidUTF8(s, "\uFFFD"))
 	if len(s) <= MaxText {
 		return s
 	}
@@ -266,5 +272,12 @@ func checkText(what, s string) error {
 	if len(s) > MaxText {
 		return protocolError("%s is longer than %d bytes", what, MaxText)
 	}
+	if i := strings.IndexFunc(s, control); i >= 0 {
+		return protocolError("%s contains a control character at byte %d", what, i)
+	}
 	return nil
 }
+
+// control reports whether r would garble a log or a terminal: control characters, and the marks that change the direction
+// of writing.
+func control(r rune) bool { return unicode.IsControl(r) || unicode.Is(unicode.Bidi_Control, r) }

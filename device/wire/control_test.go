@@ -108,6 +108,8 @@ func TestMessagesThatBreakARuleAreRefused(t *testing.T) {
 		{"hello", `"tq":2.0`, `"tq":1.5`},
 		{"hello", `"up":5`, `"up":-5`},
 		{"hello", `"up":5`, `"up":"5"`},
+		{"hello", `"up":9007199254740991`, `"up":9007199254740992`},
+		{"hello", `"cfg":9007199254740991`, `"cfg":9007199254740992`},
 		{"hello", `"caps":[` + many(32, func(int) string { return `"c"` }) + `]`,
 			`"caps":[` + many(33, func(int) string { return `"c"` }) + `]`},
 		{"hello", `"caps":["c"]`, `"caps":[""]`},
@@ -119,6 +121,7 @@ func TestMessagesThatBreakARuleAreRefused(t *testing.T) {
 		{"welcome", `"lim":{"win":1,"bytes":1,"max":65536},"ping":1`, `"lim":{"win":1,"bytes":1,"max":65537},"ping":1`},
 		{"welcome", lim + `,"ping":1,"schema":"ok"`, lim + `,"ping":1,"schema":"maybe"`},
 		{"welcome", lim + `,"ping":1,"ack":9007199254740991`, lim + `,"ping":1,"ack":9007199254740992`},
+		{"welcome", lim + `,"ping":1,"cfg":9007199254740991`, lim + `,"ping":1,"cfg":9007199254740992`},
 		{"birth", `"id":"1"`, `"id":""`},
 		{"birth", `"id":"` + x(64) + `"`, `"id":"` + x(65) + `"`},
 		{"birth", `"id":"1","metrics":[` + metrics(256) + `]`, `"id":"1","metrics":[` + metrics(257) + `]`},
@@ -186,6 +189,9 @@ func TestMessagesThatBreakARuleAreRefused(t *testing.T) {
 		{"result", `"id":"1","st":"done"`, `"id":"1","st":"finished"`},
 		{"result", `"id":"1","st":"done","pc":100`, `"id":"1","st":"done","pc":101`},
 		{"result", `"id":"1","st":"done","err":"` + x(512) + `"`, `"id":"1","st":"done","err":"` + x(513) + `"`},
+		{"result", `"id":"1","st":"done","err":"é\u00a0👩\u200d🌾"`, `"id":"1","st":"done","err":"a\u001b[2J"`},
+		{"event", `"lvl":"info","code":"x","msg":"é"`, `"lvl":"info","code":"x","msg":"\u202eb"`},
+		{"bye", `"code":1000,"why":"é"`, `"code":1000,"why":"a\nb"`},
 		{"cfg", `"rev":1,"sha":"` + sha + `","doc":""`, `"rev":0,"sha":"` + sha + `","doc":""`},
 		{"cfg", `"rev":1,"sha":"` + sha + `","doc":""`, `"rev":1,"sha":"` + sha[2:] + `","doc":""`},
 		{"cfg", `"rev":1,"sha":"` + sha + `","doc":"` + x(32768) + `"`,
@@ -231,7 +237,7 @@ func TestUnknownCauseOfAGapIsOther(t *testing.T) {
 
 // TestFreeTextIsMadeFit: what a program puts into a text for people never makes a message that the other side refuses.
 func TestFreeTextIsMadeFit(t *testing.T) {
-	for _, text := range []string{strings.Repeat("é", 400), "\xff\xfe", strings.Repeat("x", 511) + "é", "<&>\n\""} {
+	for _, text := range []string{strings.Repeat("é", 400), "\xff\xfe", strings.Repeat("x", 511) + "é", "<&>\n\"", "a\u202eb\x1b"} {
 		for _, f := range []wire.Format{wire.JSON, wire.CBOR} {
 			e, err := wire.DecodeErr(f, wire.AppendErr(nil, f, &wire.Err{Code: wire.ErrCodeInvalid, Msg: text}))
 			if err != nil || len(e.Msg) > wire.MaxText || !utf8.ValidString(e.Msg) || e.Msg == "" {

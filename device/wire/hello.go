@@ -44,6 +44,9 @@ func (h *Hello) check() error {
 	if h.Clock > device.ClockNTP {
 		return protocolError("hello: tq is not 0, 1 or 2")
 	}
+	if h.Config > MaxSeq || h.UptimeS > MaxSeq {
+		return protocolError("hello: cfg or up is over 2^53-1")
+	}
 	if h.Stream == "" && (h.Next != 0 || h.Have != 0) {
 		return protocolError("hello: next and have need a stream")
 	}
@@ -125,8 +128,8 @@ func DecodeWelcome(f Format, frame []byte) (Welcome, error) {
 
 func (w *Welcome) check() error {
 	switch {
-	case w.Ack > MaxSeq:
-		return protocolError("welcome: ack is over 2^53-1")
+	case w.Ack > MaxSeq || w.Config > MaxSeq:
+		return protocolError("welcome: ack or cfg is over 2^53-1")
 	case w.Schema != "" && w.Schema != SchemaOK && w.Schema != SchemaNeed:
 		return protocolError("welcome: schema is not %q or %q", SchemaOK, SchemaNeed)
 	case w.Limits.Win == 0 || w.Limits.Bytes == 0 || w.Limits.Max == 0 || w.Limits.Max > MaxFrame:
