@@ -35,6 +35,7 @@ type fakeHub struct {
 	bad      bool                // refuse a row of each batch
 	onBatch  func(n int)         // after a batch, with the number of batches
 	existing map[string]struct{} // devices that are there already
+	deleted  string              // a device whose ID may not be used again
 }
 
 type row struct {
@@ -96,6 +97,10 @@ func (h *fakeHub) answer(token string, r *http.Request) (int, string) {
 		return http.StatusUnauthorized, `{"title":"Unauthorized","detail":"Make a token first."}`
 	case h.deny != 0:
 		return h.deny, `{"title":"No","detail":"Not now."}`
+	case h.deleted != "" && in.ID == h.deleted:
+		return http.StatusConflict, `{"title":"Conflict","detail":"It was deleted."}`
+	case h.deleted != "" && in.Device == h.deleted:
+		return http.StatusNotFound, `{"title":"Not Found","detail":"Add it."}`
 	case r.URL.Path == "/api/v1/tokens" && in.Kind == "device":
 		in.ID = in.Device
 	case r.URL.Path != "/api/v1/devices":

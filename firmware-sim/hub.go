@@ -21,6 +21,8 @@ import (
 var (
 	// ErrRefused means that the hub does not accept the token, or does not allow it to add devices.
 	ErrRefused = errors.New("the hub refused")
+	// ErrAddress means that the address of the hub cannot be used.
+	ErrAddress = errors.New("it is http://host:port or https://host:port")
 	// ErrUnreachable means that no hub answered in time.
 	ErrUnreachable = errors.New("the hub cannot be reached")
 )
@@ -35,7 +37,7 @@ type client struct {
 func newClient(e agent.Endpoint, token string, patience time.Duration) (*client, error) {
 	u, err := url.Parse(e.URL)
 	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" {
-		return nil, fmt.Errorf("hub address %q: it is http://host:port or https://host:port", e.URL)
+		return nil, fmt.Errorf("hub address %q: %w", e.URL, ErrAddress)
 	}
 	config, err := e.TLS()
 	if err != nil {
@@ -60,7 +62,11 @@ func (c *client) deviceToken(ctx context.Context, id device.ID) (string, error) 
 	}
 	token, status, err := c.post(ctx, "/api/v1/devices", request{ID: id})
 	if status == http.StatusConflict {
-		token, _, err = c.post(ctx, "/api/v1/tokens", request{Kind: "device", Device: id, Label: "firmware-sim"})
+		conflict := err
+		token, status, err = c.post(ctx, "/api/v1/tokens", request{Kind: "device", Device: id, Label: "firmware-sim"})
+		if status == http.StatusNotFound { // it was deleted: the first answer says so
+			err = fmt.Errorf("%w: %w", ErrRefused, conflict)
+		}
 	}
 	if err != nil {
 		return "", fmt.Errorf("add device %s: %w", id, err)
@@ -86,7 +92,7 @@ func (c *client) post(ctx context.Context, path string, body any) (token string,
 			if errors.Is(ctx.Err(), context.Canceled) {
 				return "", status, ctx.Err()
 			}
-			return "", status, fmt.Errorf("%w within %v: %w", ErrUnreachable, c.patience, err)
+			return "", status, fmt.Errorf("%w at %s within %v: is it running? %w", ErrUnreachable, c.base, c.patience, err)
 		case <-time.After(wait):
 		}
 	}
@@ -117,7 +123,7 @@ func (c *client) try(ctx context.Context, path string, data []byte) (token strin
 	case resp.StatusCode/100 == 2:
 		return "", resp.StatusCode, fmt.Errorf("the answer of %s%s has no token: is this a hub?", c.base, path)
 	}
-	err = errors.New(strings.TrimSpace(strconv.Itoa(resp.StatusCode) + " " + answer.Title + " " + answer.Detail))
+	err = errors.New(strings.TrimRight(strconv.Itoa(resp.StatusCode)+" "+answer.Title+": "+answer.Detail, ": "))
 	if resp.StatusCode == http.StatusUnauthorized || resp.StatusCode == http.StatusForbidden {
 		err = fmt.Errorf("%w: %w", ErrRefused, err)
 	}

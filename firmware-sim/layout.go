@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -66,6 +67,9 @@ func roomLayout(header []string) (*layout, error) {
 	for i, name := range header[2:] {
 		if err := device.CheckName(name); err != nil {
 			return nil, fmt.Errorf("column %d: %w", i+3, err)
+		}
+		if slices.Contains(header[2:i+2], name) {
+			return nil, fmt.Errorf("column %d: there is a column %s already", i+3, name)
 		}
 		m := device.NewMetric(name)
 		if k, ok := known[name]; ok {

@@ -30,6 +30,8 @@ type Recording struct {
 	Metrics []device.Metric
 	// Rows and Readings count what it holds.
 	Rows, Readings int
+	// Early counts the rows from before the year 2000, which a hub files under the time of arrival.
+	Early int
 	// IntervalMS is the median time between two rows of one device.
 	IntervalMS int64
 
@@ -56,6 +58,9 @@ func Inspect(path string) (*Recording, error) {
 		if err != nil {
 			return err
 		}
+		if at < device.EarliestMS {
+			r.Early++
+		}
 		if d == len(last) {
 			last = append(last, at)
 		} else if gap := at - last[d]; gap > 0 && len(gaps) < 10_000 {
@@ -68,10 +73,10 @@ func Inspect(path string) (*Recording, error) {
 				continue
 			}
 			f, err := strconv.ParseFloat(s, 64)
-			numeric[i] = numeric[i] && err == nil
-			if err == nil && math.IsInf(f, 0) {
-				return fmt.Errorf("%w: %s is not finite", ErrRecording, c.metric.Name)
+			if math.IsInf(f, 0) {
+				return fmt.Errorf("%w: %s is beyond the range of a number", ErrRecording, c.metric.Name)
 			}
+			numeric[i] = numeric[i] && err == nil
 			if n, plain := decimals(s); plain {
 				places[i] = max(places[i], int64(n))
 			}
@@ -104,6 +109,17 @@ func Inspect(path string) (*Recording, error) {
 		r.IntervalMS = gaps[len(gaps)/2]
 	}
 	return r, nil
+}
+
+// Texts returns the names of the columns in which a field is no number, and which are therefore played as text.
+func (r *Recording) Texts() []string {
+	var names []string
+	for i := range r.Metrics {
+		if r.text[i] {
+			names = append(names, r.Metrics[i].Name)
+		}
+	}
+	return names
 }
 
 // deviceOf returns the number of the row's device, new ones get the next.
@@ -183,6 +199,9 @@ func (r *Recording) scan(f func(fields []string, timeMS int64) error) (err error
 	table := csv.NewReader(in)
 	table.ReuseRecord = true
 	header, err := table.Read()
+	if errors.Is(err, io.EOF) {
+		return fmt.Errorf("%s: %w: it is empty", r.Path, ErrRecording)
+	}
 	if err != nil {
 		return fmt.Errorf("%s: %w: header: %w", r.Path, ErrRecording, err)
 	}

@@ -59,6 +59,9 @@ func zipped(t *testing.T, text string) []byte {
 
 func TestColumnsOfTextAndMissingValues(t *testing.T) {
 	rec := inspect(t, "\ufefftime_ms,device,mode,level\n1,a,eco,1.5\n2,a,,NaN\n3,a,\"a,b\",\n")
+	if texts := rec.Texts(); len(texts) != 1 || texts[0] != "mode" || rec.Early != 3 {
+		t.Errorf("texts %v, %d early rows", texts, rec.Early)
+	}
 	if rec.Metrics[0].Kind != device.Text || rec.Metrics[1].Kind != device.Gauge || rec.Readings != 4 {
 		t.Errorf("metrics %+v, %d readings", rec.Metrics, rec.Readings)
 	}
@@ -77,7 +80,8 @@ func TestColumnsOfTextAndMissingValues(t *testing.T) {
 func TestFilesThatAreNoRecordingAreRefusedWithTheLine(t *testing.T) {
 	head := "time_ms,device,level\n"
 	for name, c := range map[string]struct{ text, says string }{
-		"empty": {"", "header"}, "header only": {head, "no rows"}, "foreign": {"a,b,c\n1,2,3\n", "the header begins with"},
+		"empty": {"", "it is empty"}, "column twice": {"time_ms,device,level,level\n1,a,1,2\n", "column 4"},
+		"huge": {head + "1,a,1\n2,a,1e999\n", ":3:"}, "header only": {head, "no rows"}, "foreign": {"a,b,c\n1,2,3\n", "the header begins with"},
 		"bad device": {head + "1,a,1\n2,No Good,1\n", ":3:"}, "bad time": {head + "x,a,1\n", ":2:"}, "time 0": {head + "0,a,1\n", ":2:"},
 		"far time": {head + "99999999999999999,a,1\n", ":2:"}, "short row": {head + "1,a\n", "line 2"}, "infinite": {head + "1,a,inf\n", ":2:"},
 		"bad metric": {"time_ms,device,cmd/x\n1,a,1\n", "column 3"}, "quote": {head + "1,a,\"1\n", "line 2"},

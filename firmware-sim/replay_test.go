@@ -176,6 +176,15 @@ func TestDeviceThatExistsGetsAFurtherToken(t *testing.T) {
 	tab.check(t, h)
 }
 
+func TestDeviceThatWasDeletedIsRefusedWithTheReason(t *testing.T) {
+	h := newFakeHub(t)
+	h.deleted = "room-1"
+	err := firmwaresim.Replay(t.Context(), inspect(t, makeTable(3).text), options(h))
+	if !errors.Is(err, firmwaresim.ErrRefused) || !strings.Contains(err.Error(), "409 Conflict: It was deleted.") {
+		t.Errorf("got %v", err)
+	}
+}
+
 func TestReplaySaysWhyItCannotBegin(t *testing.T) {
 	rec := inspect(t, makeTable(3).text)
 	for name, c := range map[string]struct {

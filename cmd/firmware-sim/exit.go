@@ -56,7 +56,7 @@ func exitCode(err error) int {
 	switch {
 	case err == nil:
 		return exitOK
-	case errors.As(err, &usage), errors.Is(err, firmwaresim.ErrRecording):
+	case errors.As(err, &usage), errors.Is(err, firmwaresim.ErrRecording), errors.Is(err, firmwaresim.ErrAddress):
 		return exitUsage
 	case errors.Is(err, firmwaresim.ErrRefused), errors.As(err, &stop):
 		return exitRefused
@@ -82,7 +82,7 @@ func report(w io.Writer, err error) int {
 	switch code {
 	case exitOK:
 	case exitInterrupted:
-		fmt.Fprintln(w, "firmware-sim: interrupted before everything was acknowledged")
+		fmt.Fprintln(w, "firmware-sim: interrupted before everything was acknowledged; with --spool the same command goes on where it stopped")
 	default:
 		fmt.Fprintf(w, "firmware-sim: %v\n", err)
 	}

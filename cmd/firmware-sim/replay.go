@@ -83,6 +83,13 @@ func replay(c *cobra.Command, w world, f *replayFlags, path string) error {
 	if !f.quiet {
 		fmt.Fprintf(w.err, "%s: %d devices, %d metrics, %d rows, %s readings\n",
 			path, len(rec.Devices), len(rec.Metrics), rec.Rows, grouped(uint64(rec.Readings)))
+		if texts := rec.Texts(); len(texts) > 0 {
+			fmt.Fprintf(w.err, "not every field is a number, so taken as text: %s\n", strings.Join(texts, ", "))
+		}
+		if rec.Early > 0 && !f.loop {
+			fmt.Fprintf(w.err, "%d rows are from before the year 2000: the hub files them under the time of arrival; "+
+				"time_ms counts milliseconds since 1970\n", rec.Early)
+		}
 		o.Progress, o.Every = meter.show, meter.every
 	}
 	began := time.Now()

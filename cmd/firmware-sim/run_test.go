@@ -65,6 +65,7 @@ func TestExitCodesOfTheCommandLine(t *testing.T) {
 		{"speed of words", []string{"replay", good, "--token", "x", "--speed", "fast"}, exitUsage, "--speed"},
 		{"no such file", []string{"replay", good + ".none", "--token", "x"}, exitNotFound, "no such file"},
 		{"no recording", []string{"replay", bad, "--token", "x"}, exitUsage, "not a recording"},
+		{"no address", []string{"replay", good, "--token", "x", "--hub", "localhost:8080"}, exitUsage, "http://host:port"},
 		{"nobody there", []string{"replay", good, "--token", "x", "--hub", closed, "--patience", "50ms"}, exitUnavailable, "cannot be reached"},
 	} {
 		code, _, errs := execute(t, c.args...)
