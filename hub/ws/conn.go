@@ -56,7 +56,8 @@ type conn struct {
 
 	// Times are counted from server.epoch.
 	begun     time.Duration
-	nextPing  time.Duration // the timer's own
+	nextPing  time.Duration // the timer's own, and so is due
+	due       time.Duration // when the timer should fire
 	lastFrame atomic.Int64  // when the last frame came
 	receiving atomic.Bool   // the hub has not taken the last message yet
 	greeted   atomic.Bool   // the first valid message was taken
@@ -249,7 +250,8 @@ func (c *conn) startTimer() {
 	// Peers that came together are not pinged together.
 	c.nextPing = c.begun + spread(c.srv.Ping)
 	c.timer = time.AfterFunc(time.Hour, c.tick)
-	c.timer.Reset(min(c.nextPing-c.begun, c.srv.FirstFrame))
+	c.due = min(c.nextPing, c.begun+c.srv.FirstFrame)
+	c.timer.Reset(c.due - c.begun)
 }
 
 // tick does what is due and sets the timer for what is due next.
@@ -259,6 +261,11 @@ func (c *conn) tick() {
 		return
 	}
 	now := c.srv.now()
+	if late := now - c.due; late > away {
+		// It was the hub that did nothing all the time, as when its process was stopped. Frames may wait in the socket.
+		c.lastFrame.Add(int64(late))
+		c.begun += late
+	}
 	if c.receiving.Load() {
 		// The hub makes this peer wait, and its frames wait in the socket: that is no silence of the peer.
 		c.lastFrame.Store(int64(now))
@@ -283,5 +290,7 @@ func (c *conn) tick() {
 		c.mu.Unlock()
 		c.Wake()
 	}
-	c.timer.Reset(max(min(c.nextPing, dead, first)-now, time.Millisecond))
+	wait := max(min(c.nextPing, dead, first)-now, time.Millisecond)
+	c.due = now + wait
+	c.timer.Reset(wait)
 }

@@ -41,6 +41,9 @@ type Rate struct {
 // deadAfter is how many pings may go unanswered, as wire's welcome promises.
 const deadAfter = 2.5
 
+// away is how late a timer must be for the hub to conclude that its process did not run for a while.
+const away = 2 * time.Second
+
 func (o *Options) fill() error {
 	for _, d := range []struct {
 		v   *time.Duration
