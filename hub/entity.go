@@ -75,7 +75,7 @@ func newEntity(id device.ID, rec deviceRecord, rev storage.Revision) *entity {
 // maxEvents is how many events of a device are kept to be shown, and how many may come at once.
 const maxEvents = 16
 
-// DeviceEvent is something that a device said happened. It is kept until the hub stops.
+// DeviceEvent is something that a device said happened, or that the hub noticed about it. It is kept until the hub stops.
 type DeviceEvent struct {
 	TimeMS            int64
 	Level, Code, Text string
@@ -83,8 +83,18 @@ type DeviceEvent struct {
 
 // noteEvent keeps an event, and reports whether it did: events that come too fast are dropped.
 func (e *entity) noteEvent(ev wire.Event, nowMS int64) bool {
+	at := ev.TimeMS
+	if wire.Relative(at) {
+		at += nowMS
+	}
+	at, _ = device.Filed(at, nowMS)
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	return e.noteLocked(DeviceEvent{TimeMS: at, Level: ev.Level, Code: ev.Code, Text: ev.Msg})
+}
+
+// noteLocked keeps an event, and reports whether it did.
+func (e *entity) noteLocked(ev DeviceEvent) bool {
 	if e.newEvents == nil {
 		e.newEvents = rate.NewLimiter(1, maxEvents)
 	}
@@ -94,13 +104,19 @@ func (e *entity) noteEvent(ev wire.Event, nowMS int64) bool {
 	if len(e.events) == maxEvents {
 		e.events = slices.Delete(e.events, 0, 1)
 	}
-	at := ev.TimeMS
-	if wire.Relative(at) {
-		at += nowMS
-	}
-	at, _ = device.Filed(at, nowMS)
-	e.events = append(e.events, DeviceEvent{TimeMS: at, Level: ev.Level, Code: ev.Code, Text: ev.Msg})
+	e.events = append(e.events, ev)
 	return true
+}
+
+// eventChanged is the code of the event that a metric has got a new version.
+const eventChanged = "metric_changed"
+
+// changeText says how a metric has changed.
+func changeText(old, now *device.Metric) string {
+	if old.Kind != now.Kind {
+		return fmt.Sprintf("%s was %s in %q, it is %s in %q now: a new line begins", now.Name, old.Kind, old.Unit, now.Kind, now.Unit)
+	}
+	return fmt.Sprintf("%s was in %q, it is in %q now: a new line begins", now.Name, old.Unit, now.Unit)
 }
 
 // mayAddStream reports whether the device may begin another stream now. The caller holds e.mu.

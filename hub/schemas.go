@@ -318,8 +318,12 @@ func (e *entity) registerLocked(ctx context.Context, r *registry, s *device.Sche
 	n.Num = uint32(len(*b.list.Load())) + 1
 	n.Metrics, n.Sets = slices.Clone(s.Metrics), slices.Clone(s.Sets)
 	next := uint32(len(b.metrics))
+	var changes []string
 	for i := range n.Metrics {
 		if n.Metrics[i].Num = b.version(&n.Metrics[i]); n.Metrics[i].Num == 0 {
+			if old := b.named(n.Metrics[i].Name); old != nil {
+				changes = append(changes, changeText(old, &n.Metrics[i]))
+			}
 			next++
 			n.Metrics[i].Num = next
 		}
@@ -344,7 +348,20 @@ func (e *entity) registerLocked(ctx context.Context, r *registry, s *device.Sche
 	if _, err := r.catalog.Put(ctx, schemaKey(e.num, n.Num), v, storage.Absent); err != nil {
 		return nil, fmt.Errorf("register a schema of %s: %w", e.id, err)
 	}
+	for _, text := range changes {
+		e.noteLocked(DeviceEvent{TimeMS: time.Now().UnixMilli(), Level: "warn", Code: eventChanged, Text: text})
+	}
 	return b.add(&n, v), nil
+}
+
+// named returns the newest version of a metric, or nil.
+func (b *schemaBook) named(name string) *device.Metric {
+	for i := len(b.metrics) - 1; i >= 0; i-- {
+		if b.metrics[i].Num != 0 && b.metrics[i].Name == name {
+			return &b.metrics[i]
+		}
+	}
+	return nil
 }
 
 // version returns the number of the metric's version with the same name, unit and kind, or zero.

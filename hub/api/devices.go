@@ -26,7 +26,7 @@ type deviceView struct {
 	IntervalMS  int64             `json:"interval_ms,omitempty" doc:"Expected time between readings"`
 	Firmware    string            `json:"firmware,omitempty"`
 	Model       string            `json:"model,omitempty"`
-	Events      []eventView       `json:"events,omitempty" doc:"The last that the device told about itself, oldest first"`
+	Events      []eventView       `json:"events,omitempty" doc:"The last that the device told about itself, oldest first, and metric_changed where one got another unit or kind"`
 	Metrics     []metricView      `json:"metrics"`
 }
 

@@ -262,6 +262,10 @@ func TestVersionsOfAMetricAreNotJoined(t *testing.T) {
 		t.Errorf("version %v is %+v", old, a)
 	}
 	r.want(404, call{method: "GET", path: "/api/v1/devices/pump/readings?metric=temp&version=99", token: viewer})
+	_, told := r.do(call{method: "GET", path: "/api/v1/devices/pump", token: viewer})
+	if n := strings.Count(told, "metric_changed"); n != 1 || !strings.Contains(told, `temp was in \"Cel\", it is in \"K\" now`) {
+		t.Errorf("the change is told %d times, want once: %s", n, told)
+	}
 	r.want(422, call{method: "GET", path: "/api/v1/devices/pump/readings?format=csv&version=1", token: viewer})
 	_, body := r.do(call{method: "GET", path: "/api/v1/devices/pump/readings?format=csv", token: viewer})
 	if !strings.HasPrefix(body, "time,\"temp (Cel, gauge)\",temp\r\n") {
