@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"telemetryhub/device"
 	"telemetryhub/device/wire"
 	"telemetryhub/hub"
 )
@@ -135,5 +136,47 @@ func TestHelloComesOnceAndFirst(t *testing.T) {
 		if code, _ := hub.CloseCodeOf(err); err == nil || code != wire.CloseProtocol {
 			t.Errorf("%s: %v, want close code %d", name, err, wire.CloseProtocol)
 		}
+	}
+}
+
+func TestMoreBytesThanTheWindowEndTheSession(t *testing.T) {
+	r := newRig(t, hub.Options{CommitInterval: time.Hour, WindowBytes: 100})
+	r.add("a")
+	c := r.connect("a")
+	c.hello("st", 1, 1)
+	c.send(`{"m":"data","s":1,"t":%d,"r":[[1,0,1]]}`, t0) // committed at once: the hub was idle
+	c.ack(1)
+	c.send(`{"m":"data","s":2,"t":%d,"r":[[1,0,1],[1,1,1],[1,2,1],[1,3,1],[1,4,1],[1,5,1],[1,6,1],[1,7,1]]}`, t0) // one may always be in flight
+	err := c.try(`{"m":"data","s":3,"t":%d,"r":[[1,0,1]]}`, t0)
+	if code, _ := hub.CloseCodeOf(err); code != wire.CloseTooFast {
+		t.Fatalf("%v closes with %d, want %d", err, code, wire.CloseTooFast)
+	}
+}
+
+func TestRefusedRowsAreAGap(t *testing.T) {
+	r := newRig(t, hub.Options{})
+	r.add("a")
+	c := r.connect("a")
+	c.hello("st", 1, 1)
+	c.send(`{"m":"data","s":1,"t":%d,"r":[[1,0,1],[9,5,2],[1,10,"x"],[1,20,3]]}`, t0)
+	c.ack(1)
+	c.send(`{"m":"data","s":2,"t":%d,"r":[[9,0,2]]}`, t0+1000) // nothing of it stands
+	c.ack(2)
+	for range 2 {
+		gaps, err := r.hub.Gaps(t.Context(), "a", math.MinInt64, math.MaxInt64)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var count uint64
+		for _, g := range gaps {
+			if g.Cause != device.CauseRefused || g.FromMS < t0 || g.ToMS > t0+1000 {
+				t.Errorf("the gap is %+v", g)
+			}
+			count += g.Count
+		}
+		if count != 3 {
+			t.Errorf("%d readings are in the gaps %+v, want 3", count, gaps)
+		}
+		r.restart()
 	}
 }
