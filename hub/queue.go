@@ -48,7 +48,7 @@ func newQueue(max int) *queue {
 // put adds an entry, waiting for room if need be. If it fails the entry was not taken.
 func (q *queue) put(ctx context.Context, e entry, body, refused []byte) error {
 	q.mu.Lock()
-	for q.err == nil && q.size > 0 && q.size+entrySize+len(body)+len(refused) > q.max {
+	for q.fullLocked(body, refused) {
 		if q.space == nil {
 			q.space = make(chan struct{})
 		}
@@ -67,6 +67,23 @@ func (q *queue) put(ctx context.Context, e entry, body, refused []byte) error {
 	}
 	q.addLocked(e, body, refused)
 	return nil
+}
+
+// try is put if that need not wait. It reports false if it must.
+func (q *queue) try(e entry, body, refused []byte) (done bool, err error) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.fullLocked(body, refused) {
+		return false, nil
+	}
+	if q.err == nil {
+		q.addLocked(e, body, refused)
+	}
+	return true, q.err
+}
+
+func (q *queue) fullLocked(body, refused []byte) bool {
+	return q.err == nil && q.size > 0 && q.size+entrySize+len(body)+len(refused) > q.max
 }
 
 func (q *queue) addLocked(e entry, body, refused []byte) {

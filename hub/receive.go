@@ -1,6 +1,7 @@
 package hub
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"sync"
@@ -179,21 +180,30 @@ func (s *Session) receiveData(ctx context.Context, f wire.Format, frame []byte) 
 	}
 	s.begun = true
 	b := benches.Get().(*workbench)
-	defer benches.Put(b)
+	e, err := s.dataEntry(ctx, f, frame, b)
+	if err != nil {
+		benches.Put(b)
+		return err
+	}
+	return s.hub.queue.submit(ctx, e, b)
+}
+
+// dataEntry decodes a batch into b and prepares its entry for the queue.
+func (s *Session) dataEntry(ctx context.Context, f wire.Format, frame []byte, b *workbench) (e entry, err error) {
 	flags, bad, err := b.Data(f, frame, s.index, &b.batch)
 	if err != nil {
-		return err
+		return e, err
 	}
 	if err := s.admit(ctx, b.batch.Seq, len(frame)); err != nil {
-		return err
+		return e, err
 	}
 	now := time.Now().UnixMilli()
-	e := entry{session: s, frame: len(frame), head: record.Header{
+	e = entry{session: s, frame: len(frame), head: record.Header{
 		Kind: record.Data, TimeQuality: flags.Clock(s.clock), Device: s.entity.num, Seq: b.batch.Seq, ArrivalMS: now,
 	}}
 	if b.batch.Seq > 0 {
 		if s.stream == nil {
-			return fmt.Errorf("%w: a batch with a number before a hello with a stream", wire.ErrProtocol)
+			return e, fmt.Errorf("%w: a batch with a number before a hello with a stream", wire.ErrProtocol)
 		}
 		e.stream, e.head.Stream = s.stream, s.stream.key.num
 	}
@@ -208,7 +218,19 @@ func (s *Session) receiveData(ctx context.Context, f wire.Format, frame []byte) 
 	}
 	e.readings, e.firstMS, e.lastMS, e.head.TimeReplaced = survey(b.batch.Rows, now)
 	b.body = record.AppendRows(b.body[:0], s.index.Schema(), now, b.batch.BaseMS, b.batch.Rows)
-	return s.hub.queue.put(ctx, e, b.body, b.refused)
+	return e, nil
+}
+
+// submit puts an entry whose bodies b holds, and gives b back to the pool. An entry that must wait keeps its bodies only: what
+// decoding needs is up to fifty times as much, and on a full disk every device may have one that waits.
+func (q *queue) submit(ctx context.Context, e entry, b *workbench) error {
+	if done, err := q.try(e, b.body, b.refused); done {
+		benches.Put(b)
+		return err
+	}
+	body, refused := bytes.Clone(b.body), bytes.Clone(b.refused)
+	benches.Put(b)
+	return q.put(ctx, e, body, refused)
 }
 
 // survey returns how many readings the rows hold, the filed times of the earliest and the latest, and whether a time had
