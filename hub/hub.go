@@ -86,7 +86,7 @@ func Open(ctx context.Context, st Stores, o Options) (*Hub, error) {
 	if h.epoch, err = openEpoch(ctx, st.Catalog, o.ReadOnly); err != nil {
 		return nil, err
 	}
-	ho := history.Options{Logger: o.Logger}
+	ho := history.Options{HeadBytes: o.HeadBytes, Logger: o.Logger}
 	if o.ReadOnly {
 		h.readOnly.Store(true)
 		ho.MaxBytes = math.MaxInt64 // what the log holds besides cannot be flushed

@@ -27,6 +27,9 @@ type Options struct {
 	// TailBytes bounds the newest groups that are kept in memory for the cursors; one that falls behind reads the log. Zero
 	// means 8 MiB.
 	TailBytes int
+	// HeadBytes is how much of what is not in history files yet may be in memory before it is written; it takes up to three
+	// times as much. Zero means 32 MiB.
+	HeadBytes int64
 	// Window is how many batches, and WindowBytes how many bytes of them, a device may have unacknowledged. Zero means 32
 	// and 256 KiB.
 	Window, WindowBytes int
@@ -73,7 +76,7 @@ func (o *Options) fill() error {
 		return errors.New("hub options: a duration is negative")
 	case o.QueueBytes < storage.MaxGroup:
 		return fmt.Errorf("hub options: QueueBytes is %d, at least %d is needed for one group", o.QueueBytes, storage.MaxGroup)
-	case o.TailBytes < 0, o.Window < 0, o.WindowBytes < 0, o.MaxSessions < 0, o.MaxViewers < 0:
+	case o.TailBytes < 0, o.HeadBytes < 0, o.Window < 0, o.WindowBytes < 0, o.MaxSessions < 0, o.MaxViewers < 0:
 		return errors.New("hub options: a limit is negative")
 	}
 	return nil

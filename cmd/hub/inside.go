@@ -72,6 +72,7 @@ func tryInside(ctx context.Context, s *serveSettings, readOnly bool, log *slog.L
 		return nil, fmt.Errorf("open the list of tokens and people: %w", err)
 	}
 	o := hub.Options{CommitInterval: s.commit, DrainTimeout: stopDevices, ReadOnly: readOnly, Logger: log}
+	fitMemory(&o, memoryLimit())
 	if in.core, err = hub.Open(ctx, in.stores.Stores, o); err != nil {
 		return nil, fmt.Errorf("open the hub: %w", err)
 	}

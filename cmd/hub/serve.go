@@ -54,6 +54,7 @@ func serve(ctx context.Context, s *serveSettings, w world) (err error) {
 	lines := startWriter(w.err)
 	defer lines.stop()
 	log := s.logger(lines)
+	keepWithin(memoryLimit(), log)
 	defer func() {
 		if err != nil {
 			log.Error("the hub stops", "err", err)
