@@ -25,6 +25,7 @@ var arrows = map[string][]string{
 	"device/wire":                 {"device"},
 	"device/spool":                {"device", "device/wire"},
 	"device/agent":                {"device", "device/wire", "device/spool"},
+	"device/sensor":               {"device"},
 	"storage":                     {"device"},
 	"storage/record":              {"device", "storage"},
 	"storage/chunk":               {"device", "storage"},
@@ -37,7 +38,9 @@ var arrows = map[string][]string{
 	"hub/access":                  {"device", "storage", "hub/access/..."},
 	"hub/ws":                      {"device", "device/wire", "storage", "hub", "hub/access"},
 	"hub/api":                     {"device", "device/wire", "storage", "storage/history", "hub", "hub/access/..."},
-	"firmware-sim":                {"device/..."},
+	"firmware-sim":                {"device/...", "firmware-sim/..."},
+	"firmware-sim/chip":           {},
+	"firmware-sim/world":          {"firmware-sim/chip"},
 	"cmd/hub":                     {"device/...", "storage/...", "hub/..."},
 	"cmd/firmware-sim":            {"device/...", "firmware-sim/..."},
 }
@@ -52,6 +55,7 @@ var homes = map[string][]string{
 	"github.com/fxamacker/cbor":           {"device/wire"},
 	"github.com/klauspost/compress":       {"storage/chunk"},
 	"github.com/hanwen/go-fuse":           {"storage/storagetest/lossyfs"},
+	"periph.io/x":                         {"device/sensor"},
 	"net/http":                            {"hub/ws", "hub/api", "hub/access", "device/agent", "firmware-sim", "cmd/..."},
 }
 
