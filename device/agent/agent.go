@@ -26,6 +26,8 @@ type Agent struct {
 	stats    counters
 	maxFrame atomic.Uint32 // the hub's limit
 
+	notices notices // to people at the hub
+
 	in    sync.Mutex // guards batch; held across writes to the spool
 	batch batch
 

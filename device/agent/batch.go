@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"telemetryhub/device"
@@ -20,15 +21,23 @@ type batch struct {
 	bytes    int // the most that the frame can take
 	from, to int64
 	since    time.Time // when the first row came
+	clock    device.TimeQuality
+	first    time.Time // when the first row was read, zero if its time is the caller's
 	// singleFrom and singleTo bound the times of rows of single metrics. In a frame those come behind the rows of sets, and
 	// the later row of equal time wins; so a set's row must not follow a single one of its time in one batch.
 	singleFrom, singleTo int64
 
-	newest map[device.Ref]device.Row // of the schema, for the state after an outage
+	newest map[device.Ref]newest // of the schema, for the state after an outage
 	frame  []byte
 }
 
-const emptyFrame = 32 // array heads, number, base time, flags
+// newest is the newest row of a set or metric, and when it was read; zero if its time is the caller's.
+type newest struct {
+	row device.Row
+	at  time.Time
+}
+
+const emptyFrame = 48 // array heads, number, base time, flags, mark
 
 func (b *batch) reset() {
 	clear(b.values)
@@ -37,19 +46,19 @@ func (b *batch) reset() {
 }
 
 // fits reports whether the row can join the batch.
-func (b *batch) fits(r *device.Row, bytes, maxRows, maxBytes int) bool {
+func (b *batch) fits(r *device.Row, at time.Time, q device.TimeQuality, bytes, maxRows, maxBytes int) bool {
 	if len(b.rows) == 0 {
 		return true
 	}
 	_, single := r.Ref.Single()
-	return len(b.rows) < maxRows && b.bytes+bytes <= maxBytes &&
+	return q == b.clock && at.IsZero() == b.first.IsZero() && len(b.rows) < maxRows && b.bytes+bytes <= maxBytes &&
 		max(b.to, r.TimeMS)-min(b.from, r.TimeMS) <= device.MaxSpanMS &&
 		(single || r.TimeMS < b.singleFrom || r.TimeMS > b.singleTo)
 }
 
-func (b *batch) add(r *device.Row, readings, bytes int) {
+func (b *batch) add(r *device.Row, at time.Time, q device.TimeQuality, readings, bytes int) {
 	if len(b.rows) == 0 {
-		b.from, b.to, b.since = r.TimeMS, r.TimeMS, time.Now()
+		b.from, b.to, b.since, b.clock, b.first = r.TimeMS, r.TimeMS, time.Now(), q, at
 	}
 	b.from, b.to = min(b.from, r.TimeMS), max(b.to, r.TimeMS)
 	if _, single := r.Ref.Single(); single {
@@ -66,9 +75,9 @@ func (b *batch) add(r *device.Row, readings, bytes int) {
 	b.readings += readings
 	b.bytes += bytes
 	old, known := b.newest[r.Ref]
-	if !known || r.TimeMS >= old.TimeMS {
-		kept.Values = append(old.Values[:0], r.Values...)
-		b.newest[r.Ref] = kept
+	if !known || r.TimeMS >= old.row.TimeMS || at.After(old.at) {
+		kept.Values = append(old.row.Values[:0], r.Values...)
+		b.newest[r.Ref] = newest{kept, at}
 	}
 }
 
@@ -87,7 +96,7 @@ func (a *Agent) Declare(s *device.Schema) error {
 	if err := a.spool.SetContext(d.birth); err != nil {
 		return fmt.Errorf("declare: %w", err)
 	}
-	a.batch.schema, a.batch.newest = d, make(map[device.Ref]device.Row)
+	a.batch.schema, a.batch.newest = d, make(map[device.Ref]newest)
 	return nil
 }
 
@@ -97,6 +106,28 @@ func (a *Agent) Declare(s *device.Schema) error {
 // With a spool that refuses when full Append waits for room, until ctx ends or Run has returned; the rows before the one that
 // had no room are then taken.
 func (a *Agent) Append(ctx context.Context, rows ...device.Row) error {
+	return a.append(ctx, time.Time{}, rows)
+}
+
+// Sample is Append for rows that were read at a moment, which must come from time.Now of this process. It stamps them by the
+// clock of the device; their TimeMS is not looked at. If the time is not known yet they are restated when they are sent.
+func (a *Agent) Sample(ctx context.Context, at time.Time, rows ...device.Row) error {
+	stamped := slices.Clone(rows)
+	return a.append(ctx, at, stamped)
+}
+
+// stamp returns the row with its time, and how far that can be trusted.
+func (a *Agent) stamp(r *device.Row, at time.Time) device.TimeQuality {
+	if at.IsZero() {
+		return a.opts.Clock.Quality()
+	}
+	var q device.TimeQuality
+	r.TimeMS, q = a.opts.Clock.At(at)
+	return q
+}
+
+// append takes rows that were read at a moment, or whose times are the caller's if that is zero.
+func (a *Agent) append(ctx context.Context, at time.Time, rows []device.Row) error {
 	a.in.Lock()
 	defer a.in.Unlock()
 	if a.batch.schema == nil {
@@ -104,6 +135,7 @@ func (a *Agent) Append(ctx context.Context, rows ...device.Row) error {
 	}
 	maxBytes := min(a.opts.MaxBytes, int(a.maxFrame.Load())-frameRoom)
 	for i := range rows {
+		a.stamp(&rows[i], at)
 		_, bytes, err := a.batch.schema.measure(&rows[i])
 		if err == nil && emptyFrame+bytes > wire.MaxFrame-frameRoom {
 			err = fmt.Errorf("%w: %d bytes are more than a frame can hold", ErrRow, bytes)
@@ -119,15 +151,17 @@ func (a *Agent) Append(ctx context.Context, rows ...device.Row) error {
 		if err != nil {
 			return fmt.Errorf("row %d: %w", i, err) // the caller changed it meanwhile
 		}
-		for !a.batch.fits(r, bytes, a.opts.MaxRows, maxBytes) {
+		q := a.stamp(r, at)
+		for !a.batch.fits(r, at, q, bytes, a.opts.MaxRows, maxBytes) {
 			if err := a.closeBatchWaiting(ctx); err != nil {
 				return err
 			}
 			if a.batch.schema != schema {
 				return fmt.Errorf("row %d: %w: another schema was declared meanwhile", i, ErrRow)
 			}
+			q = a.stamp(r, at) // the wait may have been long, and the clock set
 		}
-		a.batch.add(r, readings, bytes)
+		a.batch.add(r, at, q, readings, bytes)
 		a.stats.appended.Add(uint64(readings))
 	}
 	return nil
@@ -176,7 +210,10 @@ func (a *Agent) closeBatch() error {
 	}
 	// Without a number: the spool gives it when the batch is sent.
 	msg := device.Batch{BaseMS: b.rows[0].TimeMS, Rows: b.rows}
-	frame, err := wire.AppendData(b.frame[:0], wire.CBOR, b.schema.index, &msg, wire.ClockFlag(a.opts.Clock()))
+	frame, err := wire.AppendData(b.frame[:0], wire.CBOR, b.schema.index, &msg, wire.ClockFlag(b.clock))
+	if err == nil && b.clock == device.ClockNone && !b.first.IsZero() {
+		frame = appendMark(frame, a.opts.Clock.mark(b.first))
+	}
 	if err != nil {
 		// measure accepts only what can be sent, so this is a fault of the program. The loss is reported like any other.
 		a.log.Error("a batch could not be encoded and is lost", "rows", len(b.rows), "err", err)

@@ -25,6 +25,10 @@ type fakeHub struct {
 	current *hubSession
 	dials   int
 	broken  []string // rules that the agent broke
+	events  []wire.Event
+
+	now    func() int64 // the hub's time; nil leaves times as they were sent
+	timing bool         // the hub tells the time
 
 	// Faults. Each may be nil.
 	refuse  func(dial int) error      // instead of a connection
@@ -53,6 +57,7 @@ type record struct {
 	seq  uint64
 	ids  []float64
 	rows []device.Row
+	tq   device.TimeQuality
 }
 
 type hubSession struct {
@@ -167,6 +172,16 @@ func (s *hubSession) take(f frame) (reply []byte, err error) {
 		return nil, err
 	case wire.TypeData:
 		return s.data(f)
+	case wire.TypeTime:
+		m, err := wire.DecodeTime(f.format, f.data)
+		if err != nil || !s.hub.timing {
+			return nil, fmt.Errorf("time: %v", err)
+		}
+		return wire.AppendTime(nil, wire.CBOR, &wire.Time{T0: m.T0, T1: s.hub.now(), T2: s.hub.now()}), nil
+	case wire.TypeEvent:
+		e, err := wire.DecodeEvent(f.format, f.data)
+		s.hub.events = append(s.hub.events, e)
+		return nil, err
 	case wire.TypeGap:
 		g, err := wire.DecodeGap(f.format, f.data)
 		if err != nil {
@@ -197,6 +212,9 @@ func (s *hubSession) hello(f frame) ([]byte, error) {
 	}
 	s.stream = st
 	w := wire.Welcome{NowMS: 1, Ack: st.last, Limits: h.limits, PingS: 25, Caps: []string{wire.CapState}}
+	if h.timing {
+		w.Caps = append(w.Caps, wire.CapTime)
+	}
 	if m.Schema != "" {
 		w.Schema = wire.SchemaNeed
 	}
@@ -214,7 +232,7 @@ func (s *hubSession) data(f frame) ([]byte, error) {
 		return nil, fmt.Errorf("%w: data before birth", wire.ErrProtocol)
 	}
 	var b device.Batch
-	_, bad, err := s.dec.Data(f.format, f.data, s.index, &b)
+	flags, bad, err := s.dec.Data(f.format, f.data, s.index, &b)
 	if err != nil {
 		return nil, err
 	}
@@ -222,7 +240,10 @@ func (s *hubSession) data(f frame) ([]byte, error) {
 		return nil, fmt.Errorf("bad rows: %+v", bad)
 	}
 	if s.number(b.Seq) {
-		rec := record{seq: b.Seq}
+		rec := record{seq: b.Seq, tq: flags.Clock(device.ClockNTP)}
+		if s.hub.now != nil {
+			wire.Resolve(&b, s.hub.now())
+		}
 		for _, r := range b.Rows {
 			r.Values = append([]device.Value(nil), r.Values...)
 			rec.rows = append(rec.rows, r)

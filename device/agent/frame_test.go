@@ -3,6 +3,7 @@ package agent
 import (
 	"bytes"
 	"testing"
+	"time"
 
 	"telemetryhub/device"
 	"telemetryhub/device/wire"
@@ -51,4 +52,41 @@ func FuzzRenumber(f *testing.F) {
 			t.Errorf("%x does not end like %x", got, body)
 		}
 	})
+}
+
+// TestRestateLeavesTheSpooledBatchAlone: a batch that is held in memory is sent again from the same bytes.
+func TestRestateLeavesTheSpooledBatchAlone(t *testing.T) {
+	d, err := declare(&device.Schema{Metrics: []device.Metric{{Alias: 1, Name: "a", Kind: device.Gauge}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	up := time.Hour
+	c := NewClock(ClockOptions{Boot: 7, Uptime: func() time.Duration { return up }})
+	for _, base := range []int64{1, 23, 24, 1_700_000_000_000} {
+		b := device.Batch{BaseMS: base, Rows: []device.Row{
+			{Ref: device.SingleRef(0), TimeMS: base, Values: []device.Value{device.NumberValue(21.5)}},
+		}}
+		plain, err := wire.AppendData(nil, wire.CBOR, d.index, &b, wire.ClockFlag(device.ClockNone))
+		if err != nil {
+			t.Fatal(err)
+		}
+		body := appendMark(bytes.Clone(plain), 7<<48|uint64((30*time.Minute).Milliseconds()))
+		before := bytes.Clone(body)
+		got := restate(body, c, time.Now())
+		if !bytes.Equal(body, before) {
+			t.Fatal("the spooled batch was changed")
+		}
+		var dec wire.Decoder
+		var back device.Batch
+		if _, _, err := dec.Data(wire.CBOR, got, d.index, &back); err != nil || back.BaseMS != -(30*time.Minute).Milliseconds() {
+			t.Errorf("base %d was restated as %d, %v", base, back.BaseMS, err)
+		}
+		other := appendMark(bytes.Clone(plain), 8<<48)
+		if got := restate(other, c, time.Now()); !bytes.Equal(got, plain) {
+			t.Errorf("a batch of another boot became % x, want % x", got, plain)
+		}
+		if got := restate(plain, c, time.Now()); !bytes.Equal(got, plain) {
+			t.Errorf("a batch without a mark became % x", got)
+		}
+	}
 }

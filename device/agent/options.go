@@ -38,8 +38,8 @@ type Options struct {
 	Device device.ID
 	// Firmware, Model and Boot are told to the hub, at most 64 bytes each.
 	Firmware, Model, Boot string
-	// Clock says how good the clock is that rows are stamped by, when a batch is closed. Nil means ClockNTP. It must not block.
-	Clock func() device.TimeQuality
+	// Clock is what is known of the time. Nil means one that is kept by NTP.
+	Clock *Clock
 	// MaxRows closes a batch. Zero means 512, at most device.MaxRows.
 	MaxRows int
 	// MaxBytes closes a batch before its frame gets larger. Zero means 32 KiB, at most wire.MaxFrame - 64.
@@ -64,9 +64,6 @@ func (o *Options) fill() error {
 	zero(&o.MinRetry, time.Second)
 	zero(&o.MaxRetry, 5*time.Minute)
 	zero(&o.Answer, 10*time.Second)
-	if o.Clock == nil {
-		o.Clock = func() device.TimeQuality { return device.ClockNTP }
-	}
 	if o.Rand == nil {
 		o.Rand = rand.Float64
 	}

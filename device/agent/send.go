@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"time"
 
 	"telemetryhub/device"
@@ -20,6 +21,8 @@ type sender struct {
 	rec   spool.Record
 	frame []byte // of rec, empty if there is none
 	done  bool   // the stream has no more records
+
+	clockDue time.Time // when the time is asked for again; zero if never
 }
 
 // send writes until ctx ends or something fails.
@@ -32,6 +35,9 @@ func (s *session) send(ctx context.Context) error {
 	w := sender{session: s}
 	if s.knows(s.birth) {
 		w.known = s.birth
+	}
+	if s.a.opts.Clock != nil && slices.Contains(s.welcome.Caps, wire.CapTime) {
+		w.clockDue = time.Now()
 	}
 	if err := w.sendState(); err != nil {
 		return err
@@ -56,7 +62,16 @@ func (w *sender) step() (time.Duration, error) {
 	select {
 	case reply := <-w.replies:
 		return -1, w.write(reply)
+	case <-w.askClock:
+		return -1, w.sendTime()
 	default:
+	}
+	if !w.clockDue.IsZero() && !time.Now().Before(w.clockDue) {
+		w.clockDue = time.Now().Add(clockEvery)
+		return -1, w.sendTime()
+	}
+	if frame := w.a.notices.next(); frame != nil {
+		return -1, w.write(frame)
 	}
 	if len(w.frame) == 0 && !w.done {
 		if err := w.fetch(); err != nil {
@@ -83,6 +98,11 @@ func (w *sender) wait(ctx context.Context, d time.Duration) error {
 		ready = nil
 	}
 	var timer <-chan time.Time
+	if !w.clockDue.IsZero() {
+		if due := max(time.Until(w.clockDue), time.Millisecond); d == 0 || due < d {
+			d = due
+		}
+	}
 	if d > 0 {
 		t := time.NewTimer(d)
 		defer t.Stop()
@@ -120,7 +140,7 @@ func (w *sender) fetch() error {
 		w.frame = wire.AppendGap(w.frame, wire.CBOR, &rec.Gap)
 		return nil
 	}
-	frame, err := renumber(w.frame, rec.Body, rec.Seq)
+	frame, err := renumber(w.frame, restate(rec.Body, w.a.opts.Clock, time.Now()), rec.Seq)
 	if err == nil && len(frame) > int(w.welcome.Limits.Max) {
 		err = fmt.Errorf("%w: %d bytes, the hub takes %d", wire.ErrTooBig, len(frame), w.welcome.Limits.Max)
 	}
@@ -183,16 +203,25 @@ func (w *sender) sendState() error {
 	w.a.in.Lock()
 	schema := w.a.batch.schema
 	var b device.Batch
-	for _, r := range w.a.batch.newest {
+	q := w.a.opts.Clock.Quality()
+	for _, n := range w.a.batch.newest {
+		r := n.row
+		if q = w.a.stamp(&r, n.at); q == device.ClockNone && !n.at.IsZero() {
+			r.TimeMS = -time.Since(n.at).Milliseconds()
+		}
 		r.Values = append([]device.Value(nil), r.Values...)
 		b.Rows = append(b.Rows, r)
-		b.BaseMS = max(b.BaseMS, r.TimeMS)
 	}
 	w.a.in.Unlock()
 	if len(b.Rows) == 0 {
 		return nil
 	}
-	frame, err := wire.AppendState(nil, wire.CBOR, schema.index, &b, wire.ClockFlag(w.a.opts.Clock()))
+	for i := range b.Rows {
+		if i == 0 || b.Rows[i].TimeMS > b.BaseMS {
+			b.BaseMS = b.Rows[i].TimeMS
+		}
+	}
+	frame, err := wire.AppendState(nil, wire.CBOR, schema.index, &b, wire.ClockFlag(q))
 	if err != nil || len(frame) > int(w.welcome.Limits.Max) {
 		return nil // too large to be shown, or too far apart in time: the data come anyway
 	}
@@ -200,6 +229,10 @@ func (w *sender) sendState() error {
 		return err
 	}
 	return w.write(frame)
+}
+
+func (w *sender) sendTime() error {
+	return w.write(wire.AppendTime(nil, wire.CBOR, &wire.Time{T0: w.a.opts.Clock.own(time.Now())}))
 }
 
 func (w *sender) write(frame []byte) error {

@@ -35,18 +35,21 @@ type session struct {
 	replies chan []byte
 	begun   chan struct{} // closed by the welcome; the fields below are valid after it
 
+	askClock chan struct{} // has a value when the time is to be asked for
+
 	welcome wire.Welcome
 	reader  *spool.Reader
 	since   time.Time
 
 	// The fields below belong to the reading side until run has returned.
+	clock exchange
 	acked bool
 	retry time.Duration // asked for by a bye
 	bye   wire.CloseCode
 }
 
 func newSession(a *Agent) *session {
-	return &session{a: a, replies: make(chan []byte, maxReplies), begun: make(chan struct{})}
+	return &session{a: a, replies: make(chan []byte, maxReplies), begun: make(chan struct{}), askClock: make(chan struct{}, 1)}
 }
 
 // progress reports whether the session was good for something.
@@ -116,7 +119,7 @@ func (s *session) hello() error {
 	s.stream = out.Stream
 	h := wire.Hello{
 		Device: s.a.opts.Device, Firmware: s.a.opts.Firmware, Model: s.a.opts.Model, Boot: s.a.opts.Boot,
-		Stream: out.Stream, Next: out.Next, Have: out.Have, Clock: s.a.opts.Clock(), Caps: []string{wire.CapState},
+		Stream: out.Stream, Next: out.Next, Have: out.Have, Clock: s.a.opts.Clock.Quality(), Caps: []string{wire.CapState},
 	}
 	s.a.in.Lock()
 	if d := s.a.batch.schema; d != nil {
@@ -153,7 +156,8 @@ func (s *session) handle(f wire.Format, frame []byte) error {
 		}
 		return nil
 	case wire.TypeTime:
-		return nil // an answer to a question that nobody asked
+		s.onTime(f, frame)
+		return nil
 	}
 	s.reply(t.String())
 	return nil
@@ -225,6 +229,32 @@ func (s *session) onSlow(f wire.Format, frame []byte) error {
 	s.a.credit.slowDown(sl)
 	s.a.log.Info("the hub asks for less", "win", sl.Win, "bytes", sl.Bytes, "for_ms", sl.ForMS, "why", sl.Why)
 	return nil
+}
+
+// onTime takes an answer about the time, and asks again until there are enough.
+func (s *session) onTime(f wire.Format, frame []byte) {
+	m, err := wire.DecodeTime(f, frame)
+	c := s.a.opts.Clock
+	if err != nil || c == nil || m.T0 == 0 {
+		return
+	}
+	if !s.clock.add(m.T0, m.T1, m.T2, c.own(time.Now())) {
+		s.askTime()
+		return
+	}
+	if c.setByHub(s.clock.ahead) {
+		s.a.log.Info("the clock was set by the hub", "ahead", s.clock.ahead, "round_trip", s.clock.best)
+	}
+	s.clock = exchange{}
+}
+
+// askTime has the sender ask the hub what time it is.
+func (s *session) askTime() {
+	select {
+	case s.askClock <- struct{}{}:
+		s.a.credit.signal()
+	default:
+	}
 }
 
 // hasState reports whether the hub shows state messages.
