@@ -4,7 +4,7 @@ GO       ?= go
 BIN      := bin
 VERSION  := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 LDFLAGS  := -s -w -X main.version=$(VERSION)
-PROGRAMS := hub firmware-sim
+PROGRAMS := hub device firmware-sim
 GO_MINOR := 26
 
 export CGO_ENABLED ?= 0

@@ -42,6 +42,7 @@ var arrows = map[string][]string{
 	"firmware-sim/chip":           {},
 	"firmware-sim/world":          {"firmware-sim/chip"},
 	"cmd/hub":                     {"device/...", "storage/...", "hub/..."},
+	"cmd/device":                  {"device/..."},
 	"cmd/firmware-sim":            {"device/...", "firmware-sim/..."},
 }
 

@@ -24,7 +24,7 @@ var programs = sync.OnceValues(func() (string, error) {
 	if err != nil {
 		return "", err
 	}
-	for _, name := range []string{"hub", "firmware-sim"} {
+	for _, name := range []string{"hub", "device", "firmware-sim"} {
 		build := exec.Command("go", "build", "-o", filepath.Join(dir, name), "telemetryhub/cmd/"+name)
 		build.Env = append(os.Environ(), "CGO_ENABLED=0")
 		if out, err := build.CombinedOutput(); err != nil {

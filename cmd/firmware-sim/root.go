@@ -21,7 +21,7 @@ func newRoot(w world) *cobra.Command {
 	root.SetOut(w.out)
 	root.SetErr(w.err)
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &usageError{err.Error()} })
-	root.AddCommand(newReplay(w), newDemo(w), &cobra.Command{Use: "exit-codes", Short: "What the exit codes mean", Long: exitHelp,
+	root.AddCommand(newReplay(w), newBoard(w), newDemo(w), &cobra.Command{Use: "exit-codes", Short: "What the exit codes mean", Long: exitHelp,
 		RunE: func(c *cobra.Command, _ []string) error { _, err := fmt.Fprint(w.out, exitHelp); return err }})
 	return root
 }

@@ -53,7 +53,7 @@ func WebSocket(e Endpoint) (Dialer, error) {
 	zero(&e.WriteTimeout, 10*time.Second)
 	u, err := url.Parse(e.URL)
 	if err != nil {
-		return nil, fmt.Errorf("hub address: %w", err)
+		return nil, fmt.Errorf("hub address %q: begin it with http:// or https:// (%w)", e.URL, err)
 	}
 	secure := false
 	switch u.Scheme {

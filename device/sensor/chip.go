@@ -1,6 +1,7 @@
 package sensor
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"math"
@@ -104,7 +105,9 @@ func (s *Spec) metricsOf(m *model) ([]device.Metric, error) {
 }
 
 // source names the place of the chip on the machine, as "bme280@I2C1/0x76".
-func (s *Spec) source() string { return fmt.Sprintf("%s@%s/%#02x", s.Model, s.Bus, s.Addr) }
+func (s *Spec) source() string {
+	return fmt.Sprintf("%s@%s/%#02x", s.Model, cmp.Or(s.Bus, "I2C"), s.Addr)
+}
 
 func hexList(addrs []uint16) string {
 	var list []string
