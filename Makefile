@@ -24,8 +24,8 @@ build: tools ## build hub and firmware-sim into bin/
 	@mkdir -p $(BIN)
 	@for p in $(PROGRAMS); do echo "build $(BIN)/$$p"; $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/$$p ./cmd/$$p || exit 1; done
 
-run: build ## start a hub and a small replaying fleet, data in .run/
-	@$(BIN)/firmware-sim demo --hub-binary $(BIN)/hub --data .run
+run: build ## start a hub, simulated Raspberry Pis and a few rooms, data in .run/
+	@$(BIN)/firmware-sim demo --hub-binary $(BIN)/hub --device-binary $(BIN)/device --data .run
 
 dev: tools ## the same, rebuilt and restarted when a Go file changes
 	@./.ci/watch $(MAKE) --no-print-directory run

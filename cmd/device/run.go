@@ -27,7 +27,7 @@ func configFlag(c *cobra.Command, path *string) {
 
 func newRun(w world) *cobra.Command {
 	var path string
-	var verbose bool
+	var verbose, quiet bool
 	c := &cobra.Command{
 		Use: "run", Short: "Read the sensors and bring what they say to the hub", Args: noArgs,
 		Long:    "run works until it is told to end by SIGINT or SIGTERM.\n\nThe configuration is a YAML file:\n\n" + exampleConfig + "\n" + exitHelp,
@@ -38,14 +38,18 @@ func newRun(w world) *cobra.Command {
 				return err
 			}
 			level := slog.LevelInfo
-			if verbose {
+			switch {
+			case verbose:
 				level = slog.LevelDebug
+			case quiet:
+				level = slog.LevelWarn
 			}
 			return runDevice(c.Context(), conf, w, slog.New(slog.NewTextHandler(w.err, &slog.HandlerOptions{Level: level})))
 		},
 	}
 	configFlag(c, &path)
 	c.Flags().BoolVarP(&verbose, "verbose", "v", false, "say more")
+	c.Flags().BoolVarP(&quiet, "quiet", "q", false, "say only what is wrong")
 	return c
 }
 

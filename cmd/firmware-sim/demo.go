@@ -6,9 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -17,6 +15,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
 
 	"telemetryhub/device/agent"
 	"telemetryhub/firmware-sim"
@@ -26,63 +25,88 @@ import (
 func newDemo(w world) *cobra.Command {
 	d := demo{world: w}
 	c := &cobra.Command{
-		Use: "demo", Short: "Start a hub and a few simulated rooms", Args: noArgs,
-		Long: "demo starts a hub on a folder of its own, plays simulated rooms into it in a loop, and prints where to look.\n" +
-			"Ctrl+C ends both.",
+		Use: "demo", Short: "Start a hub, simulated Raspberry Pis and a few rooms", Args: noArgs,
+		Long: "demo starts a hub on a folder of its own, three simulated Raspberry Pis whose sensors the device program reads, and three\n" +
+			"rooms that are played in a loop. It prints where to look. Ctrl+C ends all of it.",
 		RunE: func(c *cobra.Command, _ []string) error { return d.run(c.Context()) },
 	}
 	c.Flags().StringVar(&d.hub, "hub-binary", "bin/hub", "the hub program")
+	c.Flags().StringVar(&d.device, "device-binary", "bin/device", "the device program")
 	c.Flags().StringVar(&d.dir, "data", ".run", "folder for the data")
 	return c
 }
 
 type demo struct {
 	world
-	hub, dir string
-	addr     string
+	hub, device, dir string
+	addr             string
 }
+
+// pis are the simulated Raspberry Pis; each stands in a room of its own.
+var pis = []string{"pi-greenhouse", "pi-workshop", "pi-cellar"}
 
 func (d *demo) run(ctx context.Context) (err error) {
 	if err := os.MkdirAll(d.dir, 0o700); err != nil {
 		return err
 	}
-	if d.addr, err = freePort(); err != nil {
+	if d.addr, err = freePort("127.0.0.1:8080"); err != nil {
 		return err
 	}
-	server := exec.Command(d.hub, "serve", "--data", d.data(), "--http", d.addr, "--log-level", "warn")
-	server.Stdout, server.Stderr = d.out, d.err
-	server.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // Ctrl+C reaches the rooms first, then the hub
-	if err := server.Start(); err != nil {
+	server, err := d.start(d.hub, nil, "serve", "--data", d.data(), "--http", d.addr, "--log-level", "warn")
+	if err != nil {
 		return fmt.Errorf("start the hub: %w: build it with make build", err)
 	}
-	ended := make(chan error, 1)
-	go func() { ended <- server.Wait() }()
 	work, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	exited := make(chan struct{})
-	go func() {
-		defer close(exited)
-		err := <-ended
-		cancel(fmt.Errorf("the hub has ended: %w", errors.Join(err, errHubEnded)))
-		ended <- err
+	go func() { // ends with the hub, for which the end of this function waits
+		<-server.ended
+		cancel(fmt.Errorf("the hub has ended: %w", errors.Join(server.err, errEndedItself)))
 	}()
 	playErr := d.play(work)
-	_ = server.Process.Signal(syscall.SIGTERM) // it may have ended already
-	<-exited
-	hubErr := <-ended
+	hubErr := server.stop()
 	if ctx.Err() != nil && hubErr == nil {
 		return nil // that is how a demonstration ends
 	}
 	return errors.Join(playErr, hubErr)
 }
 
-var errHubEnded = errors.New("see its message above")
+var errEndedItself = errors.New("see its message above")
 
 func (d *demo) data() string { return filepath.Join(d.dir, "hub") }
 
+// child is a process that the demonstration has started.
+type child struct {
+	cmd   *exec.Cmd
+	ended chan struct{} // closed when err is set
+	err   error
+}
+
+// start starts a program with additions to the environment.
+func (d *demo) start(program string, env []string, args ...string) (*child, error) {
+	c := &child{cmd: exec.Command(program, args...), ended: make(chan struct{})}
+	c.cmd.Stdout, c.cmd.Stderr = d.out, d.err
+	c.cmd.Env = append(os.Environ(), env...)
+	c.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // Ctrl+C reaches us, and we end them in order
+	if err := c.cmd.Start(); err != nil {
+		return nil, err
+	}
+	go func() {
+		c.err = c.cmd.Wait()
+		close(c.ended)
+	}()
+	return c, nil
+}
+
+// stop tells the process to end and waits for it.
+func (c *child) stop() error {
+	_ = c.cmd.Process.Signal(syscall.SIGTERM) // it may have ended already
+	<-c.ended
+	return c.err
+}
+
 // freePort returns the usual address, or another if somebody has it.
-func freePort() (string, error) {
-	for _, addr := range []string{"127.0.0.1:8080", "127.0.0.1:0"} {
+func freePort(usual string) (string, error) {
+	for _, addr := range []string{usual, "127.0.0.1:0"} {
 		ln, err := net.Listen("tcp", addr)
 		if err != nil {
 			continue
@@ -93,7 +117,7 @@ func freePort() (string, error) {
 	return "", errors.New("no free port on 127.0.0.1")
 }
 
-// play waits for the hub and plays the rooms until ctx ends.
+// play waits for the hub and then runs the devices until ctx ends.
 func (d *demo) play(ctx context.Context) error {
 	if err := d.ready(ctx); err != nil {
 		return err
@@ -106,68 +130,70 @@ func (d *demo) play(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	path := filepath.Join(d.dir, "rooms.csv")
-	rooms := firmwaresim.Rooms{Devices: []string{"kitchen", "living-room", "office"}, StepMS: 1000, Steps: 900, Seed: 1}
-	var recording bytes.Buffer
-	if err := rooms.Write(&recording); err != nil {
-		return err
+	link, err := d.ask(ctx, "user", "link", "admin", "--login")
+	if err != nil {
+		return fmt.Errorf("make a login link: %w", err)
 	}
-	if err := os.WriteFile(path, recording.Bytes(), 0o600); err != nil {
-		return err
-	}
-	rec, err := firmwaresim.Inspect(path)
+	rec, rooms, err := d.rooms()
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(d.out, "\n  devices     %s, a reading a second each\n", strings.Join(rooms.Devices, ", "))
+	fmt.Fprintf(d.out, "\n  OPEN        %s\n              logs you in, once, for 15 minutes from now; start again for a new one\n", link.URL)
+	fmt.Fprintf(d.out, "\n  devices     %s (simulated Raspberry Pis, read by bin/device)\n              %s (played in a loop)\n",
+		strings.Join(pis, ", "), strings.Join(rooms, ", "))
 	fmt.Fprintf(d.out, "  watch       curl -NH 'Authorization: Bearer %s' http://%s/api/v1/live/sse\n", viewer, d.addr)
-	fmt.Fprintf(d.out, "  read        curl -H 'Authorization: Bearer %s' 'http://%s/api/v1/devices/kitchen/readings?metric=temperature'\n", viewer, d.addr)
+	fmt.Fprintf(d.out, "  read        curl -H 'Authorization: Bearer %s' 'http://%s/api/v1/devices/pi-greenhouse/readings?metric=temperature'\n", viewer, d.addr)
 	fmt.Fprintf(d.out, "  administer  %s --data %s device list\n\nCtrl+C ends it.\n\n", d.hub, d.data())
-	err = firmwaresim.Replay(ctx, rec, firmwaresim.ReplayOptions{
-		Hub: agent.Endpoint{URL: "http://" + d.addr}, Token: admin, Speed: 1, Loop: true,
-		SpoolDir: filepath.Join(d.dir, "spool"), Patience: 30 * time.Second,
-	})
-	if errors.Is(err, context.Canceled) {
-		return nil
+	g, ctx := errgroup.WithContext(ctx)
+	for i, id := range pis {
+		g.Go(func() error { return d.pi(ctx, id, uint64(i)+1) })
 	}
-	return err
+	g.Go(func() error {
+		return firmwaresim.Replay(ctx, rec, firmwaresim.ReplayOptions{
+			Hub: agent.Endpoint{URL: "http://" + d.addr}, Token: admin, Speed: 1, Loop: true,
+			SpoolDir: filepath.Join(d.dir, "spool"), Patience: 30 * time.Second,
+		})
+	})
+	if err := g.Wait(); !errors.Is(err, context.Canceled) {
+		return err
+	}
+	return nil
 }
 
-// ready waits until the hub takes readings.
-func (d *demo) ready(ctx context.Context) error {
-	retry := time.NewTicker(20 * time.Millisecond)
-	defer retry.Stop()
-	for {
-		req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+d.addr+"/readyz", nil)
-		if err != nil {
-			return err
-		}
-		if resp, err := http.DefaultClient.Do(req); err == nil {
-			_, _ = io.Copy(io.Discard, resp.Body) // only the status counts
-			resp.Body.Close()
-			if resp.StatusCode == http.StatusOK {
-				return nil
-			}
-		}
-		select {
-		case <-retry.C:
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		}
+// rooms makes the recording that is played in a loop.
+func (d *demo) rooms() (*firmwaresim.Recording, []string, error) {
+	rooms := firmwaresim.Rooms{Devices: []string{"kitchen", "living-room", "office"}, StepMS: 1000, Steps: 900, Seed: 1}
+	var recording bytes.Buffer
+	if err := rooms.Write(&recording); err != nil {
+		return nil, nil, err
 	}
+	path := filepath.Join(d.dir, "rooms.csv")
+	if err := os.WriteFile(path, recording.Bytes(), 0o600); err != nil {
+		return nil, nil, err
+	}
+	rec, err := firmwaresim.Inspect(path)
+	return rec, rooms.Devices, err
+}
+
+// made is what the hub's command line answers when it has made something.
+type made struct{ Token, URL string }
+
+// ask runs a command of the hub's command line.
+func (d *demo) ask(ctx context.Context, args ...string) (a made, err error) {
+	cmd := exec.CommandContext(ctx, d.hub, append(args, "--data", d.data(), "--output", "json")...)
+	cmd.Stderr = d.err
+	out, err := cmd.Output()
+	if err != nil {
+		return a, fmt.Errorf("hub %s: %w", strings.Join(args, " "), err)
+	}
+	if err := json.Unmarshal(out, &a); err != nil {
+		return a, fmt.Errorf("hub %s: %w", strings.Join(args, " "), err)
+	}
+	return a, nil
 }
 
 // token makes a token for this run; it expires by itself.
 func (d *demo) token(ctx context.Context, role string) (string, error) {
-	cmd := exec.CommandContext(ctx, d.hub, "token", "create", "--role", role, "--label", "make run", "--expires", "24h", "--data", d.data(), "--output", "json")
-	cmd.Stderr = d.err
-	out, err := cmd.Output()
-	if err != nil {
-		return "", fmt.Errorf("make a token: %w", err)
-	}
-	var answer struct{ Token string }
-	if err := json.Unmarshal(out, &answer); err != nil {
-		return "", fmt.Errorf("make a token: %w", err)
-	}
-	return answer.Token, nil
+	a, err := d.ask(ctx, "token", "create", "--role", role, "--label", "make run", "--expires", "24h")
+	return a.Token, err
 }
