@@ -3,6 +3,7 @@ package chip
 import (
 	"fmt"
 	"math"
+	"sync/atomic"
 	"time"
 )
 
@@ -42,7 +43,7 @@ var (
 type BME280 struct {
 	air   func() Air
 	now   func() time.Time
-	stuck bool
+	stuck atomic.Bool
 
 	reg      [256]byte
 	ptr      byte
@@ -62,8 +63,9 @@ func NewBME280(air func() Air, now func() time.Time) *BME280 {
 	return c
 }
 
-// Stick makes a chip whose conversions never end, as one with a supply that is too weak. False mends it.
-func (c *BME280) Stick(stuck bool) { c.stuck = stuck }
+// Stick makes a chip whose conversions never end, as one with a supply that is too weak. False mends it. It may be called at any
+// time.
+func (c *BME280) Stick(stuck bool) { c.stuck.Store(stuck) }
 
 func (c *BME280) reset() {
 	c.reg, c.osrsHum, c.running = [256]byte{}, 0, false
@@ -168,7 +170,7 @@ func (c *BME280) advance() {
 	if !c.running {
 		return
 	}
-	if c.stuck || c.now().Before(c.finished) {
+	if c.stuck.Load() || c.now().Before(c.finished) {
 		c.reg[regStatus] |= measuring
 		return
 	}
