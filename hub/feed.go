@@ -58,6 +58,8 @@ type Subscription struct {
 	After string
 	// Tick is the least time between two frames. Zero means 100 ms, negative none.
 	Tick time.Duration
+	// Greet makes the first frame a welcome. It counts when the subscription begins, not when it is changed.
+	Greet bool
 	// Scope limits what the viewer may see. Nil means everything.
 	Scope func(device.ID) bool
 }
@@ -103,6 +105,7 @@ type Viewer struct {
 
 	mu         sync.Mutex // guards the fields below
 	sub        Subscription
+	greet      bool // the welcome is still to be sent
 	seen       mark // everything up to here, and skip records after it, was sent
 	skip       int
 	resumeLeft int       // bytes that may be read from the log to catch up
@@ -133,7 +136,7 @@ func (h *Hub) Subscribe(_ context.Context, s Subscription, p Peer) (*Viewer, err
 		h.viewers.Add(-1)
 		return nil, ErrTooMany
 	}
-	v := &Viewer{hub: h, peer: p}
+	v := &Viewer{hub: h, peer: p, greet: s.Greet}
 	if err := v.start(s); err != nil {
 		h.viewers.Add(-1)
 		return nil, err

@@ -17,12 +17,14 @@ import (
 
 // The frames to a viewer, one JSON object each:
 //
+//	{"type":"welcome","text":"web Socket Works","version":"…","started":ms}
 //	{"type":"snapshot","now":ms,"devices":[D,…],"more":true,"token":T}
 //	{"type":"changes","token":T,"devices":[D,…]}
 //	{"type":"readings","token":T,"readings":[["device","metric",ms,value],…]}
 //
-// A snapshot that is large comes in several frames, of which all but the last have "more" and no token: who leaves before
-// the last begins anew where it began. A resumed subscription of mode latest begins with "changes". D is
+// The welcome comes first, where the subscription asks for it; started is when the hub was. A snapshot that is large comes in
+// several frames, of which all but the last have "more" and no token: who leaves before the last begins anew where it began. A
+// resumed subscription of mode latest begins with "changes". D is
 //
 //	{"id":"…","name":"…","presence":"live","seen":ms,"changed":ms,"gone":true,"metrics":{"temperature":{"t":ms,"v":21.4,"u":"Cel","q":1}}}
 //
@@ -37,6 +39,10 @@ func (v *Viewer) Next(dst []byte) (frame []byte, resume string, ok bool) {
 	for {
 		if v.ended || v.err != nil {
 			return dst, "", false
+		}
+		if v.greet {
+			v.greet = false
+			return v.hub.appendWelcome(dst), "", true
 		}
 		if wait := v.sub.Tick - time.Since(v.sentAt); wait > 0 && v.snapshot == nil {
 			v.later(wait)
@@ -74,6 +80,17 @@ func (v *Viewer) Next(dst []byte) (frame []byte, resume string, ok bool) {
 			return dst, "", false
 		}
 	}
+}
+
+// Welcome is the text that greets everybody who connects to the live feed.
+const Welcome = "web Socket Works"
+
+func (h *Hub) appendWelcome(dst []byte) []byte {
+	dst = append(dst, `{"type":"welcome","text":"`+Welcome+`","version":`...)
+	dst = appendString(dst, h.options.Version)
+	dst = append(dst, `,"started":`...)
+	dst = strconv.AppendInt(dst, h.opened.UnixMilli(), 10)
+	return append(dst, '}')
 }
 
 // later has the writer run after wait.

@@ -38,6 +38,7 @@ type Hub struct {
 	tail     *tail
 	live     *live
 	epoch    string
+	opened   time.Time
 	stats    counters
 
 	applied  progress   // of the history's cursor
@@ -82,6 +83,7 @@ func Open(ctx context.Context, st Stores, o Options) (*Hub, error) {
 		idle:      make(chan struct{}, 1),
 		failed:    make(chan error, 1),
 		viewerSet: map[*Viewer]struct{}{},
+		opened:    time.Now(),
 	}
 	if h.epoch, err = openEpoch(ctx, st.Catalog, o.ReadOnly); err != nil {
 		return nil, err

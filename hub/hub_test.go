@@ -189,6 +189,30 @@ func TestDeletedDeviceIsGoneAndItsIDIsNotGivenAgain(t *testing.T) {
 	}
 }
 
+func TestWelcomeComesOnceBeforeTheSnapshot(t *testing.T) {
+	r := newRig(t, hub.Options{Version: "1.2"})
+	r.add("a")
+	p := newPeer()
+	v, err := r.hub.Subscribe(context.Background(), hub.Subscription{Tick: -1, Greet: true}, p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer v.End()
+	first, resume, ok := v.Next(nil)
+	if !ok || resume != "" || !strings.HasPrefix(string(first), `{"type":"welcome","text":"web Socket Works","version":"1.2","started":`) {
+		t.Fatalf("the first frame is %s, with the token %q", first, resume)
+	}
+	for range 2 {
+		second, _, ok := v.Next(nil)
+		if !ok || !strings.HasPrefix(string(second), `{"type":"snapshot"`) {
+			t.Fatalf("the next frame is %s", second)
+		}
+		if err := v.Change(hub.Subscription{Tick: -1, Greet: true}); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 func TestSnapshotAndChangesMissNothing(t *testing.T) {
 	r := newRig(t, hub.Options{})
 	r.add("a")

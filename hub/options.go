@@ -41,6 +41,8 @@ type Options struct {
 	MaxViewers int
 	// DrainTimeout bounds how long Run waits for sessions to end and for the last commits when it is stopped. Zero means 5 s.
 	DrainTimeout time.Duration
+	// Version is told to viewers. Empty means "dev".
+	Version string
 	// ReadOnly makes a hub that shows what there is and takes no readings: nothing is written, and the stores may be read-only.
 	ReadOnly bool
 	// Logger receives diagnostics. Nil discards them.
@@ -67,6 +69,9 @@ func (o *Options) fill() error {
 	}
 	if o.DrainTimeout == 0 {
 		o.DrainTimeout = 5 * time.Second
+	}
+	if o.Version == "" {
+		o.Version = "dev"
 	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)

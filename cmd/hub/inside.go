@@ -71,7 +71,7 @@ func tryInside(ctx context.Context, s *serveSettings, readOnly bool, log *slog.L
 	if in.people, err = access.Open(ctx, in.stores.Catalog, access.Options{Logger: log}); err != nil {
 		return nil, fmt.Errorf("open the list of tokens and people: %w", err)
 	}
-	o := hub.Options{CommitInterval: s.commit, DrainTimeout: stopDevices, ReadOnly: readOnly, Logger: log}
+	o := hub.Options{CommitInterval: s.commit, DrainTimeout: stopDevices, Version: version(), ReadOnly: readOnly, Logger: log}
 	fitMemory(&o, memoryLimit())
 	if in.core, err = hub.Open(ctx, in.stores.Stores, o); err != nil {
 		return nil, fmt.Errorf("open the hub: %w", err)

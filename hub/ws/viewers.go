@@ -40,7 +40,7 @@ var _ Viewer = (*hub.Viewer)(nil)
 //
 // devices and metrics are names, or beginnings with a star behind; without them everything is meant. mode is latest
 // (the default) or all. after is the token of the last frame seen. tick is the least time between two frames in
-// milliseconds; 0 or none means 100, a negative one means at once. What comes back are the frames of hub.Viewer.
+// milliseconds; 0 or none means 100, a negative one means at once. What comes back are a welcome and then the frames of hub.Viewer.
 // Viewers is safe for concurrent use.
 type Viewers struct{ *server }
 
@@ -105,6 +105,7 @@ func (v *viewerStream) receive(_ context.Context, text bool, frame []byte) viola
 		err = (*known).Change(sub)
 	} else {
 		var viewer Viewer
+		sub.Greet = true
 		if viewer, err = v.subscribe(sub); err == nil {
 			v.viewer.Store(&viewer)
 			v.conn.Wake() // the hub has woken the writer before it could see the viewer
