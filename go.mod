@@ -2,6 +2,8 @@ module telemetryhub
 
 go 1.26.0
 
+ignore ./dashboard/web/node_modules
+
 require (
 	github.com/danielgtaylor/huma/v2 v2.37.2
 	github.com/fxamacker/cbor/v2 v2.9.6

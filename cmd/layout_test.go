@@ -41,7 +41,8 @@ var arrows = map[string][]string{
 	"firmware-sim":                {"device/...", "firmware-sim/..."},
 	"firmware-sim/chip":           {},
 	"firmware-sim/world":          {"firmware-sim/chip"},
-	"cmd/hub":                     {"device/...", "storage/...", "hub/..."},
+	"dashboard":                   {},
+	"cmd/hub":                     {"dashboard", "device/...", "storage/...", "hub/..."},
 	"cmd/device":                  {"device/..."},
 	"cmd/firmware-sim":            {"device/...", "firmware-sim/..."},
 }
@@ -57,7 +58,7 @@ var homes = map[string][]string{
 	"github.com/klauspost/compress":       {"storage/chunk"},
 	"github.com/hanwen/go-fuse":           {"storage/storagetest/lossyfs"},
 	"periph.io/x":                         {"device/sensor"},
-	"net/http":                            {"hub/ws", "hub/api", "hub/access", "device/agent", "firmware-sim", "cmd/..."},
+	"net/http":                            {"dashboard", "hub/ws", "hub/api", "hub/access", "device/agent", "firmware-sim", "cmd/..."},
 }
 
 // topLevel is all that may stand in the root of the repository, besides dot files.

@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
 
+	"telemetryhub/dashboard"
 	"telemetryhub/hub/access"
 	"telemetryhub/hub/api"
 	"telemetryhub/hub/ws"
@@ -73,7 +74,11 @@ func serve(ctx context.Context, s *serveSettings, w world) (err error) {
 	stores, people, core := in.stores, in.people, in.core
 	defer func() { err = errors.Join(err, stores.close()) }()
 	counts := &counts{door: bound.metrics}
-	web, err := api.New(s.apiOptions(core, people, stores, bound, counts, log))
+	page, err := dashboard.New()
+	if err != nil {
+		return err
+	}
+	web, err := api.New(s.apiOptions(core, people, stores, bound, counts, page, log))
 	if err != nil {
 		return err
 	}

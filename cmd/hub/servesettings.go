@@ -5,6 +5,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"net/http"
 	"net/netip"
 	"net/url"
 	"strings"
@@ -240,12 +241,12 @@ func (s *serveSettings) names() []string {
 	return []string{s.publicURL.Hostname()}
 }
 
-func (s *serveSettings) apiOptions(core *hub.Hub, people *access.Registry, st *stores, b *bindings, c *counts,
+func (s *serveSettings) apiOptions(core *hub.Hub, people *access.Registry, st *stores, b *bindings, c *counts, page http.Handler,
 	log *slog.Logger) api.Options {
 	o := api.Options{
 		Hub: core, Access: people, Version: version(), PublicURL: s.publicURL, LinkBase: b.base(s), AllowOrigins: s.allowOrigins,
 		Proxies: s.proxies, HSTS: s.tlsCert != "" || s.publicURL != nil, Damage: st.found, Figures: c.figures(),
-		Admit: door.Admit, Logger: log,
+		Page: page, Admit: door.Admit, Logger: log,
 	}
 	if b.cert != nil {
 		o.Fingerprint = b.cert.Pin()

@@ -35,6 +35,8 @@ type Options struct {
 	Damage func() []string
 	// Figures are shown by GET /metrics besides those of the hub.
 	Figures []Figure
+	// Page serves the dashboard: GET / and GET /assets/{file}. Nil means that there is none.
+	Page http.Handler
 	// Admit is told of every request whose credential was found good. Nil means that nobody wants to know.
 	Admit func(*http.Request)
 	// AllowOrigins are the origins of pages elsewhere that may act with the cookie of a session ("https://wall.example").
@@ -160,6 +162,7 @@ func (a *API) routes() {
 // plainRoutes are those that huma cannot describe by a Go type.
 func (a *API) plainRoutes() {
 	a.router.HandleFunc("GET /{$}", a.page)
+	a.router.HandleFunc("GET /assets/{file}", a.page)
 	a.router.HandleFunc("GET /metrics", a.metrics.ServeHTTP)
 	a.router.HandleFunc("GET /api/v1/live/sse", a.events)
 }

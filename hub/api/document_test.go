@@ -31,7 +31,7 @@ func TestTheDocumentListsEveryRouteAndIsWhole(t *testing.T) {
 		t.Errorf("it is of version %v", doc["openapi"])
 	}
 	paths := doc["paths"].(map[string]any)
-	files := []string{"GET /{$}", "GET /api/openapi.json", "GET /api/openapi.yaml"}
+	files := []string{"GET /{$}", "GET /assets/{file}", "GET /api/openapi.json", "GET /api/openapi.yaml"}
 	for _, route := range r.api.Routes() {
 		method, path, _ := strings.Cut(route, " ")
 		item, _ := paths[path].(map[string]any)
@@ -144,20 +144,29 @@ func walkRefs(v any, yield func(string)) {
 	}
 }
 
-func TestThePageLoadsNothing(t *testing.T) {
-	r := newRig(t)
-	resp, body := r.do(call{method: "GET", path: "/"})
-	if resp.StatusCode != 200 || !strings.HasPrefix(resp.Header.Get("Content-Type"), "text/html") {
-		t.Fatalf("the page is answered %d %s", resp.StatusCode, resp.Header.Get("Content-Type"))
-	}
-	for _, what := range []string{"<script", "src=", "http-equiv", "style=", "//unpkg", "https://"} {
-		if strings.Contains(body, what) {
-			t.Errorf("the page has %s", what)
+func TestThePageIsOpenAndSetsItsOwnHeaders(t *testing.T) {
+	r := newRig(t, func(p *parts) {
+		p.options.Page = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Content-Security-Policy", "script-src 'self'")
+			w.Header().Set("Cache-Control", "immutable")
+			_, _ = w.Write([]byte("page at " + r.URL.Path))
+		})
+	})
+	for _, path := range []string{"/", "/assets/index-a1.js"} {
+		resp, body := r.do(call{method: "GET", path: path})
+		if resp.StatusCode != 200 || body != "page at "+path {
+			t.Errorf("%s is answered %d %s", path, resp.StatusCode, body)
+		}
+		if got := resp.Header.Get("Content-Security-Policy") + resp.Header.Get("Cache-Control"); got != "script-src 'self'immutable" {
+			t.Errorf("%s has the headers %s", path, got)
+		}
+		if resp.Header.Get("X-Frame-Options") != "DENY" {
+			t.Errorf("%s may be framed", path)
 		}
 	}
-	for _, link := range []string{"/api/openapi.json", "/api/openapi.yaml", "/readyz"} {
-		if resp, _ := r.do(call{method: "GET", path: link}); resp.StatusCode != 200 || !strings.Contains(body, link) {
-			t.Errorf("%s is answered %d", link, resp.StatusCode)
-		}
+	for _, path := range []string{"/assets/", "/assets/a/b.js", "/index.html"} {
+		r.want(http.StatusNotFound, call{method: "GET", path: path})
 	}
+	r = newRig(t)
+	r.want(http.StatusNotFound, call{method: "GET", path: "/"})
 }

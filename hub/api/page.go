@@ -1,22 +1,12 @@
 package api
 
-import (
-	"embed"
-	"net/http"
-)
+import "net/http"
 
-//go:embed page.html
-var pages embed.FS
-
-// page answers GET /. It has no script and loads nothing.
-func (a *API) page(w http.ResponseWriter, _ *http.Request) {
-	body, err := pages.ReadFile("page.html")
-	if err != nil { // it is compiled in: cannot happen
-		writeProblem(w, faultf(http.StatusInternalServerError, "This hub was built without its page."))
+// page answers with the dashboard. Its files hold nothing that is secret, so anybody may have them.
+func (a *API) page(w http.ResponseWriter, r *http.Request) {
+	if a.Page == nil {
+		writeProblem(w, faultf(http.StatusNotFound, "This hub has no page. GET /api/openapi.json lists what there is."))
 		return
 	}
-	h := w.Header()
-	h.Set("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'")
-	h.Set("Content-Type", "text/html; charset=utf-8")
-	_, _ = w.Write(body) // the client has gone: nobody is left to be told
+	a.Page.ServeHTTP(w, r)
 }
