@@ -1,3 +1,4 @@
+import './node20.ts';
 import { defineConfig } from 'vitest/config';
 
 // One hub and one browser at a time: the machine may be small, and busy.

@@ -27,7 +27,13 @@ function weather(t: number, seed: number): [number, number, number, boolean] {
 }
 
 /** Sends a day up to now every ten seconds, without the stretches that are left out. */
-export async function sendDay(d: SocketDevice, seed: number, now: number, hours: number, out: [number, number][] = []): Promise<void> {
+export async function sendDay(
+  d: SocketDevice,
+  seed: number,
+  now: number,
+  hours: number,
+  out: [number, number][] = [],
+): Promise<void> {
   const times: number[] = [];
   for (let t = now - hours * 60 * minute; t <= now; t += 10_000) {
     if (!out.some(([from, to]) => t >= from && t < to)) times.push(t);
@@ -61,7 +67,10 @@ export async function makeFleet(hub: HubProcess, now: number): Promise<Fleet> {
   await g.gap(now - 40 * minute, now - 31 * minute, 216, 'spool_full');
   const l = await SocketDevice.connect(hub, living, room, 'rpi-zero-2');
   await sendDay(l, 3, now, 2);
-  const points = Array.from({ length: 60 }, (_, i): [number, number] => [now - (60 - i) * 30_000, 230 + Math.sin(i / 5) * 2]);
+  const points = Array.from({ length: 60 }, (_, i): [number, number] => [
+    now - (60 - i) * 30_000,
+    230 + Math.sin(i / 5) * 2,
+  ]);
   await meter.series('voltage', 'V', points);
   return { greenhouse, sockets: [g, l] };
 }

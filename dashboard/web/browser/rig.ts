@@ -50,9 +50,13 @@ export class HubProcess {
 
   async start(): Promise<void> {
     this.output = '';
-    const child = spawn(program, ['serve', '--data', this.dir, '--http', `127.0.0.1:${this.port}`, '--log-level', 'warn'], {
-      stdio: ['ignore', 'pipe', 'pipe'],
-    });
+    const child = spawn(
+      program,
+      ['serve', '--data', this.dir, '--http', `127.0.0.1:${this.port}`, '--log-level', 'warn'],
+      {
+        stdio: ['ignore', 'pipe', 'pipe'],
+      },
+    );
     this.process = child;
     const take = (chunk: Buffer) => {
       this.output += chunk.toString();
@@ -190,7 +194,8 @@ export class Browser {
     context.on('console', (message) => {
       const text = message.text();
       // The network going away is what some tests are about, and a login that fails is no fault of the page.
-      if (message.type() === 'error' && !/net::ERR_|WebSocket connection|status of 4\d\d/.test(text)) b.complaints.push(text);
+      if (message.type() === 'error' && !/net::ERR_|WebSocket connection|status of 4\d\d/.test(text))
+        b.complaints.push(text);
     });
     context.on('weberror', (e) => b.complaints.push(String(e.error())));
     return b;

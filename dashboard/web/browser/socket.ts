@@ -27,7 +27,12 @@ export class SocketDevice {
   }
 
   /** Connects, says hello and sends the birth. */
-  static async connect(hub: HubProcess, device: Device, metrics: readonly object[], model = 'rpi4'): Promise<SocketDevice> {
+  static async connect(
+    hub: HubProcess,
+    device: Device,
+    metrics: readonly object[],
+    model = 'rpi4',
+  ): Promise<SocketDevice> {
     const socket = connect(hub.port, '127.0.0.1');
     const d = new SocketDevice(socket);
     socket.write(

@@ -79,7 +79,7 @@ export type Order = (typeof orders)[number];
 
 export type Filter = { text: string; presence: Presence | undefined; order: Order };
 
-const urgency: Record<Presence, number> = { stale: 0, offline: 1, never: 2, live: 3 };
+const urgency: Record<Presence, number> = { stale: 0, offline: 1, live: 2, never: 3 };
 
 /** What a device is called: its name, or its id. */
 export function title(d: { id: string; name: string }): string {

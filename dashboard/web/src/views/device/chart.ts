@@ -11,6 +11,8 @@ export interface ChartData {
   unit: string;
   /** Drawn as steps: a state stays what it is until it changes. */
   stepped: boolean;
+  /** It is on or off. */
+  flag: boolean;
   from: number;
   to: number;
 }
@@ -21,6 +23,11 @@ export interface ChartHandlers {
   /** Somebody dragged over a range. */
   selected(from: number, to: number): void;
 }
+
+/** The distances between the lines of the scale: 1, 2 and 5 read best. */
+const increments = Array.from({ length: 31 }, (_, i) => i - 15).flatMap((e) =>
+  [1, 2, 5].map((n) => Number(`${n}e${e}`)),
+);
 
 /** One for all charts of the page: their cursors move together. */
 const sync = uPlot.sync('device');
@@ -83,7 +90,7 @@ export function makeChart(host: HTMLElement, first: ChartData, handlers: ChartHa
     legend: { show: false },
     scales: {
       x: { time: true, auto: false, range: () => [data.from / 1000, data.to / 1000] },
-      y: { range: (_, min, max) => yRange(min, max, data.stepped) },
+      y: { range: (_, min, max) => yRange(min, max, data.flag) },
     },
     axes: [
       {
@@ -91,7 +98,7 @@ export function makeChart(host: HTMLElement, first: ChartData, handlers: ChartHa
         grid: { stroke: () => colour('line'), width: 1 },
         ticks: { show: false },
         font: '12px system-ui, sans-serif',
-        size: 28,
+        size: 26,
         space: 70,
         values: (_, splits, __, ___, step) => timeLabels(splits, step),
       },
@@ -102,10 +109,13 @@ export function makeChart(host: HTMLElement, first: ChartData, handlers: ChartHa
         font: '12px system-ui, sans-serif',
         size: (_, values) => 14 + 7 * Math.max(2, ...(values ?? []).map((v) => v.length)),
         space: 34,
+        incrs: increments,
+        ...(first.flag ? { splits: () => [0, 1] } : {}),
         values: (_, splits, __, ___, step) => {
-          const digits = Math.max(0, Math.min(8, Math.ceil(-Math.log10(step || 1) - 1e-9)));
+          if (first.flag) return ['off', 'on'];
+          const digits = Math.max(0, Math.ceil(-Math.log10(step || 1) - 1e-9));
           const f = new Intl.NumberFormat(undefined, { minimumFractionDigits: digits, maximumFractionDigits: digits });
-          return splits.map((v) => (Math.abs(v) >= 1e9 ? formatNumber(v, '') : f.format(v)));
+          return splits.map((v) => (Math.abs(v) >= 1e7 || digits > 6 ? formatNumber(v, '') : f.format(v)));
         },
       },
     ],
@@ -182,9 +192,9 @@ function drawn(data: ChartData): uPlot.AlignedData {
   return [c.x, c.y, c.lo, c.hi];
 }
 
-function yRange(min: number | null, max: number | null, stepped: boolean): [number, number] {
+function yRange(min: number | null, max: number | null, flag: boolean): [number, number] {
+  if (flag) return [-0.15, 1.15];
   if (min === null || max === null) return [0, 1];
-  if (stepped) return [Math.min(min, 0) - 0.1, Math.max(max, 1) + 0.1];
   const space = max === min ? Math.max(Math.abs(max) * 0.05, 0.5) : (max - min) * 0.12;
   return [min - space, max + space];
 }
