@@ -111,6 +111,22 @@ func TestSubscriptionReachesTheHub(t *testing.T) {
 	}
 }
 
+func TestOnlyTheFirstSubscriptionIsGreeted(t *testing.T) {
+	f := newFakeFeed()
+	s, _ := viewers(t, f, ws.Options{})
+	c := dial(t, s.addr, "viewer")
+	for range 2 {
+		c.put(masked(fin|opText, `{"subscribe":{}}`))
+		c.want(opText, `[] [] 0 "" 0s`)
+	}
+	v := <-f.viewers
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if len(v.subs) != 2 || !v.subs[0].Greet || v.subs[1].Greet {
+		t.Errorf("the subscriptions are %+v", v.subs)
+	}
+}
+
 func TestBadSubscriptionIsRefusedWithAReason(t *testing.T) {
 	for name, c := range map[string]struct {
 		op      byte

@@ -113,7 +113,13 @@ export class Watch {
       const fresh: string[] = [];
       for (const metric of this.info.metrics) {
         const view = views.get(metric.name);
-        if (view === undefined || anew) fresh.push(metric.name);
+        // Another unit or kind is another version of the metric, which is not joined with the one before.
+        const other = view !== undefined && (view.metric.unit !== metric.unit || view.metric.kind !== metric.kind);
+        if (view === undefined || other || anew) fresh.push(metric.name);
+        if (other) {
+          views.set(metric.name, newView(metric));
+          continue;
+        }
         views.set(metric.name, view === undefined ? newView(metric) : { ...view, metric });
       }
       this.views = views;
@@ -153,6 +159,11 @@ export class Watch {
     this.flushing = undefined;
     const views = new Map(this.views);
     const window = windowOf(this.range, this.hub.time());
+    const known = this.hub.fleet.devices.get(this.id)?.metrics;
+    for (const [name, view] of views) {
+      const unit = known?.get(name)?.unit;
+      if (unit !== undefined && unit !== view.metric.unit) void this.learn(false);
+    }
     for (const [name, b] of this.backlogs) {
       const view = views.get(name);
       if (view === undefined || view.loading || b.points.length === 0) continue;

@@ -97,7 +97,7 @@ func main() {
 	a, err := agent.New(kept, dial, agent.Options{Device: "${id}"})
 	check(err)
 	temperature := device.NewMetric("temperature")
-	temperature.Unit, temperature.IntervalMS = "Cel", 1000
+	temperature.Alias, temperature.Unit, temperature.IntervalMS = 1, "Cel", 1000
 	check(a.Declare(&device.Schema{Metrics: []device.Metric{temperature}}))
 	go func() {
 		for range time.Tick(time.Second) {
