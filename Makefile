@@ -33,7 +33,7 @@ build: tools page ## build the page, and hub, device and firmware-sim into bin/
 
 page:
 	@if v=$$(node -p 'process.versions.node.split(".")[0]' 2>/dev/null) && [ "$$v" -ge $(NODE_OLD) ] && command -v npm >/dev/null; then \
-		$(MAKE) --no-print-directory $(PAGE); \
+		$(MAKE) -s --no-print-directory $(PAGE); \
 	else \
 		echo "The page is not built: it needs Node $(NODE_OLD) or newer with npm, from https://nodejs.org."; \
 		echo "The hub works without it and says so in the browser; install Node and run make build again."; \

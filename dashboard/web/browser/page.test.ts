@@ -7,6 +7,7 @@ import { join } from 'node:path';
 import type { Page } from 'playwright-core';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 import { makeFleet } from './fixture';
+import { prefixProxy } from './proxy';
 import { Browser, type Device, enter, HubProcess, hook, missing, shot, sideways, until, violations } from './rig';
 import type { SocketDevice } from './socket';
 
@@ -360,6 +361,35 @@ describe.skipIf(why !== undefined)('a hub that dies', () => {
   });
 });
 
+describe.skipIf(why !== undefined)('a proxy with a prefix', () => {
+  test('leads to the same page', async () => {
+    const hub = await HubProcess.make();
+    await hub.start();
+    await hub.addDevice('pump').send({ pressure: 7 });
+    const proxy = await prefixProxy('/site/hub', hub.port);
+    const browser = await Browser.start(proxy);
+    try {
+      const page = await browser.page();
+      const link = new URL(await hub.setupLink());
+      await page.goto(`${proxy.url}${link.hash}`);
+      await page.waitForSelector('[data-step="choose"]');
+      expect(page.url()).toBe(proxy.url);
+      await page.fill('#password', 'a longer password');
+      await page.keyboard.press('Enter');
+      await page.waitForSelector(`${hook('connection')}[data-phase="live"]`);
+      await page.click('[data-device="pump"] a');
+      await page.waitForSelector(`[data-metric="pressure"] ${hook('newest')}`);
+      expect(await page.getAttribute(hook('csv'), 'href')).toContain('/site/hub/api/v1/devices/pump/readings');
+      expect(browser.complaints).toEqual([]);
+      expect(browser.foreign).toEqual([]);
+    } finally {
+      await browser.stop();
+      proxy.close();
+      await hub.remove();
+    }
+  });
+});
+
 describe.skipIf(why !== undefined)('ten thousand devices', () => {
   test('are a list like any other', async () => {
     const hub = await HubProcess.make();
@@ -397,5 +427,5 @@ describe.skipIf(why !== undefined)('ten thousand devices', () => {
       await hub.remove();
       rmSync(dir, { recursive: true });
     }
-  });
+  }, 600_000); // most of it is adding them
 });

@@ -160,7 +160,7 @@ export class Browser {
     readonly context: BrowserContext,
   ) {}
 
-  static async start(hub: HubProcess, look: Look = {}): Promise<Browser> {
+  static async start(hub: { url: string }, look: Look = {}): Promise<Browser> {
     const profile = mkdtempSync(join(tmpdir(), 'hub-browser-'));
     const context = await chromium.launchPersistentContext(profile, {
       executablePath: chromiumPath,

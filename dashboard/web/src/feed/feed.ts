@@ -85,6 +85,11 @@ export class Feed {
     }
   }
 
+  /** Leaves a connection that may be dead for a new one; nothing is lost by it. */
+  renew(): void {
+    if (this.status.phase === 'live') this.connect();
+  }
+
   private set(status: FeedStatus): void {
     this.status = status;
     this.handlers.status(status);

@@ -52,6 +52,8 @@ export class Watch {
   private begun = false;
   private liveUntil = 0;
   private asking = false;
+  /** The other connection was lost, and this one has not noticed anything yet. */
+  private suspect = false;
 
   constructor(
     private readonly hub: Hub,
@@ -82,6 +84,13 @@ export class Watch {
     this.feed.wake();
   }
 
+  /** Told how the feed of all devices is: it notices a dead line, which this one cannot by itself. */
+  others(live: boolean): void {
+    if (!live) this.suspect = this.live;
+    else if (this.suspect) this.feed.renew();
+    else this.feed.wake();
+  }
+
   setRange(range: Range): void {
     const same = JSON.stringify(range) === JSON.stringify(this.range);
     this.range = range;
@@ -91,6 +100,7 @@ export class Watch {
   private changed(live: boolean): void {
     const was = this.live;
     this.live = live;
+    if (!live) this.suspect = false;
     if (was && !live) this.liveUntil = this.hub.time();
     if (!live || was) return;
     if (!this.begun) {
@@ -99,7 +109,10 @@ export class Watch {
       return;
     }
     void this.learn(false);
-    for (const name of this.views.keys()) this.soil(name, this.liveUntil - 60_000, 0);
+    for (const [name, view] of this.views) {
+      if (view.error === '') this.soil(name, this.liveUntil - 60_000, 0);
+      else void this.load(name);
+    }
   }
 
   // Asks what there is to know about the device, and begins with the metrics that are new.
