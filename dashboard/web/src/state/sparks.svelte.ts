@@ -7,6 +7,10 @@ import type { Hub } from './hub.svelte';
 const span = 30 * 60_000;
 const step = 30_000;
 const fresh = 5 * 60_000;
+/** What comes live is drawn finer than history, so that a fleet that has just begun shows something. */
+const fine = 2000;
+/** A curve that has just begun is not squeezed into a corner. */
+const leastSpan = 2 * 60_000;
 const mostKept = 500;
 
 export interface Spark {
@@ -18,6 +22,8 @@ export interface Spark {
 export class Sparks {
   private curves: ReadonlyMap<string, Spark> = $state.raw(new Map());
   private readonly asked = new Map<string, number>();
+  /** What came since, of devices that are or were in sight. */
+  private readonly tails = new Map<string, [t: number, v: number][]>();
   private readonly lanes = new Lanes(3);
   private readonly ended = new AbortController();
 
@@ -29,13 +35,19 @@ export class Sparks {
 
   /** The curve of a device, if it is known. */
   of(device: Device): Spark | undefined {
-    return this.curves.get(device.id);
+    const known = this.curves.get(device.id);
+    const last = known?.points[known.points.length - 1]?.[0];
+    const tail = this.tails.get(device.id);
+    if (known === undefined || last === undefined || tail === undefined) return known;
+    return { ...known, points: [...known.points, ...tail.filter(([t]) => t > last)] };
   }
 
-  /** Asks for the curve of a device that came into sight. */
+  /** Takes the newest value of a device in sight, and asks for its curve if that is not known. */
   want(device: Device): void {
     const metric = mainMetric(device);
     if (metric === undefined) return;
+    const newest = device.metrics.get(metric);
+    if (newest !== undefined && typeof newest.v === 'number') this.append(device.id, newest.t, newest.v);
     const before = this.asked.get(device.id) ?? 0;
     const now = this.hub.time();
     if (now - before < fresh) return;
@@ -46,6 +58,15 @@ export class Sparks {
   /** Forgets everything, after a time in which readings may have been missed. */
   forget(): void {
     this.asked.clear();
+  }
+
+  private append(id: string, t: number, v: number): void {
+    const tail = this.tails.get(id) ?? [];
+    const last = tail[tail.length - 1]?.[0] ?? 0;
+    if (t - last < fine) return;
+    tail.push([t, v]);
+    while (tail.length > 0 && (tail[0]?.[0] ?? 0) < t - fresh - step) tail.shift();
+    this.tails.set(id, tail);
   }
 
   private async ask(id: string, metric: string, now: number): Promise<void> {
@@ -62,6 +83,7 @@ export class Sparks {
         if (curves.size <= mostKept) break;
         curves.delete(old);
         this.asked.delete(old);
+        this.tails.delete(old);
       }
       this.curves = curves;
     } catch {
@@ -88,7 +110,9 @@ export function sparkPath(
   const last = points[points.length - 1];
   if (end !== undefined && (last === undefined || end.t > last[0])) points.push([end.t, end.v]);
   const shown = points.filter(([t]) => t >= now - span - step);
-  if (shown.length < 2) return '';
+  const first = shown[0]?.[0];
+  if (first === undefined || shown.length < 2) return '';
+  const width = Math.min(span, Math.max(leastSpan, now - first));
   let lo = Number.POSITIVE_INFINITY;
   let hi = Number.NEGATIVE_INFINITY;
   for (const [, v] of shown) {
@@ -102,7 +126,7 @@ export function sparkPath(
   let path = '';
   let before = Number.NEGATIVE_INFINITY;
   for (const [t, v] of shown) {
-    const x = Math.min(w, Math.max(0, ((t - now + span) / span) * w));
+    const x = Math.min(w, Math.max(0, ((t - now + width) / width) * w));
     const y = height === 0 ? h / 2 : h - 1.5 - ((v - lo) / height) * (h - 3);
     path += `${t - before > broken ? 'M' : 'L'}${x.toFixed(1)} ${y.toFixed(1)}`;
     before = t;

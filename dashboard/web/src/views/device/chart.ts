@@ -86,7 +86,7 @@ export function makeChart(host: HTMLElement, first: ChartData, handlers: ChartHa
   const options: uPlot.Options = {
     width: Math.max(host.clientWidth, 50),
     height,
-    padding: [8, 8, 0, 0],
+    padding: [8, 18, 0, 0],
     legend: { show: false },
     scales: {
       x: { time: true, auto: false, range: () => [data.from / 1000, data.to / 1000] },
