@@ -32,7 +32,7 @@ test.skipIf(process.env.SHOTS === undefined || missing() !== undefined)(
         await page.waitForSelector(hook('row'));
         await until('curves are drawn', async () => (await page.locator(`${hook('spark')} path[d*="L"]`).count()) > 1);
         await shot(page, `list-${name}`);
-        await page.goto(`${hub.url}#/devices/greenhouse-1`);
+        await page.goto(`${hub.url}#/devices/greenhouse-1?range=1h`);
         await until(
           'charts are drawn',
           async () => (await page.locator('[data-loading="false"] [data-points]').count()) >= 4,

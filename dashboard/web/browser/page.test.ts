@@ -143,7 +143,7 @@ describe.skipIf(why !== undefined)('the page', () => {
       }
       rmSync(dir, { recursive: true });
     }
-  });
+  }, 300_000); // the agent is compiled
 
   test('keyboard alone leads through the list', async () => {
     const page = await browser.page();
@@ -221,7 +221,7 @@ describe.skipIf(why !== undefined)('a fleet', () => {
   });
 
   test('history is drawn with its gaps and their cause, and stands in the address', async () => {
-    await page.goto(`${hub.url}#/devices/greenhouse-1`);
+    await page.goto(`${hub.url}#/devices/greenhouse-1?range=1h`);
     const card = page.locator('[data-metric="temperature"]');
     await until(
       'the gaps are drawn',
@@ -270,7 +270,7 @@ describe.skipIf(why !== undefined)('a fleet', () => {
   });
 
   test('a drag over a chart chooses a range', async () => {
-    await page.goto(`${hub.url}#/devices/greenhouse-1`);
+    await page.goto(`${hub.url}#/devices/greenhouse-1?range=1h`);
     await page.waitForSelector('[data-metric="temperature"][data-loading="false"]');
     const box = await page.locator(`[data-metric="temperature"] ${hook('chart')}`).boundingBox();
     if (box === null) throw new Error('no chart');

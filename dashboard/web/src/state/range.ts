@@ -20,7 +20,8 @@ export const spans: readonly { span: number; label: string; key: string }[] = [
   { span: 7 * day, label: '7 d', key: '7d' },
 ];
 
-export const defaultRange: Range = { live: true, span: hour };
+/** Short enough that what moves is seen to move, also in the first minute of a hub. */
+export const defaultRange: Range = { live: true, span: 15 * minute };
 
 const leastSpan = 10_000;
 const mostSpan = 3660 * day;
