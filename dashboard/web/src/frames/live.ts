@@ -83,9 +83,11 @@ export function decodeFrame(text: string): Frame {
 }
 
 function listing(f: { [key: string]: Json }): { token: string; more: boolean; devices: DeviceState[] } {
+  const more = optional(f.more, asFlag, 'more', false);
   return {
-    token: asText(f.token, 'token'),
-    more: optional(f.more, asFlag, 'more', false),
+    // A part of a listing cannot be resumed after, so it has no token.
+    token: more ? '' : asText(f.token, 'token'),
+    more,
     devices: asArray(f.devices, 'devices').map(deviceState),
   };
 }
