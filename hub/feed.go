@@ -3,7 +3,6 @@ package hub
 import (
 	"context"
 	"fmt"
-	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -12,7 +11,6 @@ import (
 	"telemetryhub/device"
 	"telemetryhub/device/wire"
 	"telemetryhub/storage"
-	"telemetryhub/storage/record"
 )
 
 // Mode says what a viewer is told.
@@ -56,11 +54,15 @@ type Subscription struct {
 	Mode             Mode
 	// After is the token of the last frame that the viewer has seen; empty begins with a snapshot.
 	After string
-	// Tick is the least time between two frames. Zero means 100 ms, negative none.
+	// Tick is the least time between two frames of changes, for all viewers that see the same together: the first after a
+	// snapshot may come sooner. Zero means 100 ms, negative none.
 	Tick time.Duration
+	// Format is how frames are written. Zero means JSON.
+	Format wire.Format
 	// Greet makes the first frame a welcome. It counts when the subscription begins, not when it is changed.
 	Greet bool
-	// Scope limits what the viewer may see. Nil means everything.
+	// Scope limits what the viewer may see. Nil means everything, and lets viewers with the same subscription share the
+	// work of writing their frames.
 	Scope func(device.ID) bool
 }
 
@@ -101,19 +103,19 @@ type Viewer struct {
 	hub  *Hub
 	peer Peer
 
-	armed bool // in live.armed, guarded by live.mu
+	// Guarded by the mutex of the view. While the viewer is armed the view moves it.
+	armed bool // it has everything, and is at view.armed[place]
+	late  bool // it was armed when frames were there already that the others who are armed have yet to get
+	place int
 
-	mu         sync.Mutex // guards the fields below
+	mu         sync.Mutex // guards the fields below, and at while the viewer is not armed
 	sub        Subscription
-	greet      bool // the welcome is still to be sent
-	seen       mark // everything up to here, and skip records after it, was sent
-	skip       int
+	view       *view
+	at         spot      // up to here everything was sent
+	shown      spot      // the snapshot shows the state of then, which is later than where it began
+	greet      bool      // the welcome is still to be sent
 	resumeLeft int       // bytes that may be read from the log to catch up
 	snapshot   *snapshot // what is left to send of it, nil if none
-	sentAt     time.Time
-	timer      *time.Timer
-	rows       record.Rows
-	groups     []tailGroup
 	err        error
 	ended      bool
 }
@@ -121,7 +123,6 @@ type Viewer struct {
 // snapshot is the list of devices whose state is still to be sent.
 type snapshot struct {
 	devices []*entity
-	first   bool
 	resume  bool
 	from    storage.Position // resume: only what changed after it, and what is not in the log, whose place no token knows
 }
@@ -162,14 +163,13 @@ func (v *Viewer) End() {
 	v.mu.Lock()
 	ended := v.ended
 	v.ended = true
-	if v.timer != nil {
-		v.timer.Stop()
+	if !ended {
+		v.view.leave(v)
 	}
 	v.mu.Unlock()
 	if ended {
 		return
 	}
-	v.disarm()
 	v.hub.viewers.Add(-1)
 	v.hub.viewersMu.Lock()
 	delete(v.hub.viewerSet, v)
@@ -186,31 +186,40 @@ func (v *Viewer) start(s Subscription) error {
 	case s.Tick < 0:
 		s.Tick = 0
 	}
+	if s.Format != wire.CBOR {
+		s.Format = wire.JSON
+	}
 	var at token
 	if s.After != "" {
 		var err error
 		if at, err = v.hub.parseToken(s.After); err != nil {
 			return err
 		}
-		if s.Mode == All && at.pos < v.hub.log.First() {
+		now := v.hub.live.now()
+		switch {
+		case s.Mode == All && at.pos < v.hub.log.First():
+			return ErrResume
+		case at.pos > now.pos || at.pos == now.pos && at.skip > 0:
+			// The token is of a frame that this hub has not got to yet: it was restarted and is still catching up.
 			return ErrResume
 		}
-	}
-	now := v.hub.live.now()
-	if at.pos > now.pos {
-		// The token is of a frame that this hub has not got to yet: it was restarted and is still catching up.
-		return ErrResume
 	}
 
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	v.sub, v.err = s, nil
-	v.seen, v.skip, v.sentAt = now, 0, time.Time{}
-	v.snapshot = &snapshot{devices: v.hub.registry.all(), first: true}
+	if v.ended {
+		return ErrDraining
+	}
+	if v.view != nil {
+		v.view.leave(v)
+	}
+	v.sub, v.err, v.shown = s, nil, spot{}
+	v.view = v.hub.join(v, &v.sub)
+	v.snapshot = &snapshot{devices: v.hub.registry.all()}
 	switch {
 	case s.After == "":
 	case s.Mode == All:
-		v.seen.pos, v.skip, v.snapshot = at.pos, at.skip, nil
+		v.at, v.snapshot = spot{token: at}, nil
 		v.resumeLeft = maxResume
 	default:
 		v.snapshot.resume, v.snapshot.from = true, at.pos
@@ -226,30 +235,22 @@ func (l *live) now() mark {
 	return l.mark
 }
 
-// arm asks to be woken at the next change. It reports false if there has been one since the viewer looked.
-func (v *Viewer) arm(looked mark) bool {
-	l := v.hub.live
+// arm asks for a call of changed at the next change. It reports false if there has been one since the view looked.
+func (l *live) arm(w *view, looked mark) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.mark != looked {
 		return false
 	}
-	if !v.armed {
-		v.armed = true
-		l.armed = append(l.armed, v)
-	}
+	l.armed[w] = struct{}{}
 	return true
 }
 
 // disarm takes back arm.
-func (v *Viewer) disarm() {
-	l := v.hub.live
+func (l *live) disarm(w *view) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if v.armed {
-		v.armed = false
-		l.armed = slices.DeleteFunc(l.armed, func(w *Viewer) bool { return w == v })
-	}
+	delete(l.armed, w)
 }
 
 // token is the place of a viewer in the log.
@@ -268,6 +269,8 @@ func (h *Hub) appendToken(dst []byte, t token) []byte {
 	}
 	return dst
 }
+
+func (h *Hub) tokenString(t token) string { return string(h.appendToken(nil, t)) }
 
 func (h *Hub) parseToken(s string) (token, error) {
 	epoch, rest, _ := strings.Cut(s, "-")

@@ -2,12 +2,9 @@ package hub
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
-	"math"
-	"strconv"
+	"sync"
 	"time"
-	"unicode/utf8"
 
 	"telemetryhub/device"
 	"telemetryhub/device/wire"
@@ -15,7 +12,7 @@ import (
 	"telemetryhub/storage/record"
 )
 
-// The frames to a viewer, one JSON object each:
+// The frames to a viewer, one JSON object each, or one CBOR map of the same members:
 //
 //	{"type":"welcome","text":"web Socket Works","version":"…","started":ms}
 //	{"type":"snapshot","now":ms,"devices":[D,…],"more":true,"token":T}
@@ -37,34 +34,34 @@ func (v *Viewer) Next(dst []byte) (frame []byte, resume string, ok bool) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	for {
-		if v.ended || v.err != nil {
+		switch {
+		case v.ended || v.err != nil:
 			return dst, "", false
-		}
-		if v.greet {
+		case v.greet:
 			v.greet = false
-			return v.hub.appendWelcome(dst), "", true
-		}
-		if wait := v.sub.Tick - time.Since(v.sentAt); wait > 0 && v.snapshot == nil {
-			v.later(wait)
-			return dst, "", false
-		}
-		if v.snapshot != nil {
+			return v.hub.appendWelcome(dst, v.sub.Format), "", true
+		case v.snapshot != nil:
 			return v.nextSnapshot(dst)
 		}
-		now := v.hub.live.now()
-		start := len(dst)
-		if v.sub.Mode == All {
-			dst, ok = v.nextReadings(dst, now.pos)
-		} else {
-			dst, ok = v.nextChanges(dst)
+		what, until := v.fromView(&dst, &resume)
+		switch what {
+		case inRing:
+			return dst, resume, true
+		case atEnd:
+			return dst, "", false
 		}
-		if ok {
-			if v.sub.Mode != All || v.seen.pos >= now.pos { // else the frame was full: the rest follows at once
-				v.sentAt = time.Now()
+		if v.sub.Mode == Latest {
+			body := dst
+			to, ok := v.view.appendChanges(&body, v.at.mark())
+			v.at = to.spot()
+			if ok {
+				return body, v.hub.tokenString(v.at.token), true
 			}
-			return dst, string(v.hub.appendToken(nil, token{v.seen.pos, v.skip})), true
+			continue
 		}
-		dst = dst[:start]
+		if dst, resume, ok = v.catchUp(dst, until); ok {
+			return dst, resume, true
+		}
 		if v.err != nil {
 			code := wire.CloseSlow
 			if !errors.Is(v.err, ErrSlow) {
@@ -73,11 +70,35 @@ func (v *Viewer) Next(dst []byte) (frame []byte, resume string, ok bool) {
 			v.peer.Close(code, v.err.Error())
 			return dst, "", false
 		}
-		if v.sub.Mode == All && v.seen.pos < now.pos {
-			continue // so far there was nothing in the log that this viewer sees
+	}
+}
+
+// fromView appends the next frame that the view has for all, or arms the viewer if it has everything.
+func (v *Viewer) fromView(dst *[]byte, resume *string) (finding, spot) {
+	w := v.view
+	var others []*Viewer
+	defer func() { wakeViewers(others) }()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for {
+		if v.armed {
+			return atEnd, spot{}
 		}
-		if v.arm(now) {
-			return dst, "", false
+		what, i, until := w.find(v.at, v.shown)
+		switch what {
+		case atEnd:
+			if w.arm(v) {
+				others = append(others, w.step()...)
+			}
+		case inRing:
+			f := &w.ring[i]
+			if v.at = f.to; f.body == nil {
+				continue
+			}
+			*dst, *resume = append(*dst, *f.body...), f.resume
+			return inRing, spot{}
+		default:
+			return outside, until
 		}
 	}
 }
@@ -85,134 +106,134 @@ func (v *Viewer) Next(dst []byte) (frame []byte, resume string, ok bool) {
 // Welcome is the text that greets everybody who connects to the live feed.
 const Welcome = "web Socket Works"
 
-func (h *Hub) appendWelcome(dst []byte) []byte {
-	dst = append(dst, `{"type":"welcome","text":"`+Welcome+`","version":`...)
-	dst = appendString(dst, h.options.Version)
-	dst = append(dst, `,"started":`...)
-	dst = strconv.AppendInt(dst, h.opened.UnixMilli(), 10)
-	return append(dst, '}')
+func (h *Hub) appendWelcome(dst []byte, f wire.Format) []byte {
+	e := newEncoder(dst, f)
+	e.frame("welcome")
+	e.key("text")
+	e.str(Welcome)
+	e.key("version")
+	e.str(h.options.Version)
+	e.key("started")
+	e.int(h.opened.UnixMilli())
+	e.endObject()
+	return e.buf
 }
 
-// later has the writer run after wait.
-func (v *Viewer) later(wait time.Duration) {
-	if v.timer == nil {
-		v.timer = time.AfterFunc(wait, v.peer.Wake)
-		return
-	}
-	v.timer.Reset(wait)
-}
-
-func (v *Viewer) sees(e *entity) bool {
-	return matches(v.sub.Devices, string(e.id)) && (v.sub.Scope == nil || v.sub.Scope(e.id))
+func (w *view) sees(e *entity) bool {
+	return matches(w.devices, string(e.id)) && (w.scope == nil || w.scope(e.id))
 }
 
 // nextSnapshot writes as many devices as fit into one frame.
 func (v *Viewer) nextSnapshot(dst []byte) ([]byte, string, bool) {
-	s := v.snapshot
+	s, w := v.snapshot, v.view
+	kind := "snapshot"
 	if s.resume {
-		dst = append(dst, `{"type":"changes"`...)
-	} else {
-		dst = append(dst, `{"type":"snapshot"`...)
+		kind = "changes"
 	}
-	dst = append(dst, `,"now":`...)
-	dst = strconv.AppendInt(dst, time.Now().UnixMilli(), 10)
-	dst = append(dst, `,"devices":[`...)
-	start, n := len(dst), 0
+	e := newEncoder(dst, v.sub.Format)
+	e.frame(kind)
+	e.key("now")
+	e.int(time.Now().UnixMilli())
+	e.key("devices")
+	e.array()
+	start, n := len(e.buf), 0
 	l := v.hub.live
 	l.mu.Lock()
 	defer l.mu.Unlock() // also if a Scope panics
-	for n < len(s.devices) && len(dst)-start < frameBytes {
-		if e := s.devices[n]; v.sees(e) {
-			dst = comma(dst)
-			dst = v.appendDevice(dst, e, mark{pos: s.from}, !s.resume, true)
+	for n < len(s.devices) && len(e.buf)-start < frameBytes {
+		if ent := s.devices[n]; w.sees(ent) {
+			w.appendDevice(&e, ent, mark{pos: s.from}, !s.resume, true)
 		}
 		n++
 	}
-	dst = append(dst, ']')
+	e.endArray()
 	if s.devices = s.devices[n:]; len(s.devices) > 0 {
-		return append(dst, `,"more":true}`...), "", true
+		e.key("more")
+		e.bool(true)
+		e.endObject()
+		return e.buf, "", true
 	}
-	v.snapshot = nil
-	v.sentAt = time.Now()
-	tok := string(v.hub.appendToken(nil, token{pos: v.seen.pos}))
-	dst = append(dst, `,"token":"`...)
-	dst = append(dst, tok...)
-	return append(dst, `"}`...), tok, true
+	v.snapshot, v.shown = nil, l.spot()
+	return e.endFrame(v.hub.tokenString(token{pos: v.at.pos})), v.hub.tokenString(token{pos: v.at.pos}), true
 }
 
-// nextChanges writes the devices that changed after v.seen, newest first, which is in truth how the list is kept.
-func (v *Viewer) nextChanges(dst []byte) ([]byte, bool) {
-	dst = append(dst, `{"type":"changes","devices":[`...)
-	l := v.hub.live
+// endFrame ends a frame that can be resumed after.
+func (e *encoder) endFrame(resume string) []byte {
+	e.key("token")
+	e.str(resume)
+	e.endObject()
+	return e.buf
+}
+
+// appendChanges writes the devices that changed after seen, newest first, which is in truth how the list is kept. It returns
+// up to where that is.
+func (w *view) appendChanges(dst *[]byte, seen mark) (to mark, ok bool) {
+	e := newEncoder(*dst, w.key.format)
+	e.frame("changes")
+	e.key("devices")
+	e.array()
+	l := w.hub.live
 	l.mu.Lock()
 	defer l.mu.Unlock() // also if a Scope panics
-	n := 0
+	start := len(e.buf)
 	for el := l.recent.Front(); el != nil; el = el.Next() {
-		e := el.Value.(*entity)
-		if !e.live.after(v.seen) {
+		ent := el.Value.(*entity)
+		if !ent.live.after(seen) {
 			break
 		}
-		if !v.sees(e) {
-			continue
+		if w.sees(ent) {
+			w.appendDevice(&e, ent, seen, false, false)
 		}
-		before := len(dst)
-		dst = comma(dst)
-		body := len(dst)
-		if dst = v.appendDevice(dst, e, v.seen, false, false); len(dst) == body {
-			dst = dst[:before]
-			continue
-		}
-		n++
 	}
-	v.seen = l.mark
-	if n == 0 {
-		return dst, false
+	if len(e.buf) == start {
+		return l.mark, false
 	}
-	dst = append(dst, `],"token":"`...)
-	dst = v.hub.appendToken(dst, token{pos: v.seen.pos})
-	return append(dst, `"}`...), true
+	e.endArray()
+	*dst = e.endFrame(w.hub.tokenString(token{pos: l.pos}))
+	return l.mark, true
 }
 
 // appendDevice writes the state of a device as far as it changed after seen, or all of it if whole is set. If none of it
 // did that the viewer asked for it writes nothing, unless always is set. live.mu is held.
-func (v *Viewer) appendDevice(dst []byte, e *entity, seen mark, whole, always bool) []byte {
-	start := len(dst)
-	s := &e.live
-	dst = append(dst, `{"id":`...)
-	dst = appendString(dst, string(e.id))
-	dst = append(dst, `,"presence":"`...)
-	dst = append(dst, s.presence.String()...)
-	dst = append(dst, '"')
-	if e.deleted.Load() {
-		dst = append(dst, `,"gone":true`...)
+func (w *view) appendDevice(e *encoder, ent *entity, seen mark, whole, always bool) {
+	start := len(e.buf)
+	s := &ent.live
+	e.object()
+	e.key("id")
+	e.str(string(ent.id))
+	e.key("presence")
+	e.str(s.presence.String())
+	if ent.deleted.Load() {
+		e.key("gone")
+		e.bool(true)
 	}
 	if name := s.name; name != "" && (always || s.noted > seen.clock) {
-		dst = append(dst, `,"name":`...)
-		dst = appendString(dst, name)
+		e.key("name")
+		e.str(name)
 	}
 	if s.seenMS > 0 {
-		dst = append(dst, `,"seen":`...)
-		dst = strconv.AppendInt(dst, s.seenMS, 10)
-		dst = append(dst, `,"changed":`...)
-		dst = strconv.AppendInt(dst, s.changedMS, 10)
+		e.key("seen")
+		e.int(s.seenMS)
+		e.key("changed")
+		e.int(s.changedMS)
 	}
-	dst = append(dst, `,"metrics":{`...)
-	n := 0
+	e.key("metrics")
+	e.object()
+	none := len(e.buf)
 	for i := range s.cells {
 		c := &s.cells[i]
-		if c.metric == nil || !whole && !c.after(seen) || !matches(v.sub.Metrics, c.metric.Name) || s.superseded(i) {
+		if c.metric == nil || !whole && !c.after(seen) || !matches(w.metrics, c.metric.Name) || s.superseded(i) {
 			continue
 		}
-		dst = comma(dst)
-		dst = appendString(dst, c.metric.Name)
-		dst = append(dst, ':')
-		dst = c.append(dst)
-		n++
+		e.key(c.metric.Name)
+		c.append(e)
 	}
-	if n == 0 && !always && s.noted <= seen.clock {
-		return dst[:start]
+	if len(e.buf) == none && !always && s.noted <= seen.clock {
+		e.buf = e.buf[:start]
+		return
 	}
-	return append(dst, "}}"...)
+	e.endObject()
+	e.endObject()
 }
 
 // superseded reports whether another version of the metric of cell i has a newer reading, or a newer one one as new.
@@ -226,169 +247,157 @@ func (s *liveState) superseded(i int) bool {
 	return false
 }
 
-func (c *cell) append(dst []byte) []byte {
-	dst = append(dst, `{"t":`...)
-	dst = strconv.AppendInt(dst, c.timeMS, 10)
-	dst = append(dst, `,"v":`...)
-	dst = appendValue(dst, &c.value)
+func (c *cell) append(e *encoder) {
+	e.object()
+	e.key("t")
+	e.int(c.timeMS)
+	e.key("v")
+	e.value(&c.value)
 	if c.metric.Unit != "" {
-		dst = append(dst, `,"u":`...)
-		dst = appendString(dst, c.metric.Unit)
+		e.key("u")
+		e.str(c.metric.Unit)
 	}
 	if c.quality != 0 {
-		dst = append(dst, `,"q":`...)
-		dst = strconv.AppendUint(dst, uint64(c.quality), 10)
+		e.key("q")
+		e.int(int64(c.quality))
 	}
-	return append(dst, '}')
+	e.endObject()
 }
 
-// nextReadings writes the readings after v.seen, up to the group at limit or until the frame is full.
-func (v *Viewer) nextReadings(dst []byte, limit storage.Position) ([]byte, bool) {
-	groups, _, ok := v.hub.tail.after(v.seen.pos, v.groups[:0])
-	v.groups = groups
-	if ok {
+// scratch is the memory that reading groups needs.
+type scratch struct {
+	rows   record.Rows
+	groups []tailGroup
+}
+
+var scratches = sync.Pool{New: func() any { return new(scratch) }}
+
+func (s *scratch) release() {
+	clear(s.groups)
+	scratches.Put(s)
+}
+
+// catchUp writes readings for this viewer alone, up to where the view has frames again.
+func (v *Viewer) catchUp(dst []byte, until spot) (frame []byte, resume string, ok bool) {
+	s := scratches.Get().(*scratch)
+	defer s.release()
+	var inTail bool
+	if s.groups, _, inTail = v.hub.tail.after(v.at.pos, s.groups[:0]); inTail {
 		v.resumeLeft = 0
-	} else if groups, v.err = v.resumeFromLog(); v.err != nil {
-		return dst, false
+	} else if v.err = v.readLog(s); v.err != nil {
+		return dst, "", false
 	}
-	dst = append(dst, `{"type":"readings","readings":[`...)
 	start := len(dst)
-	for _, g := range groups {
-		if g.pos > limit || len(dst)-start > frameBytes {
-			break
-		}
-		dst = v.appendGroup(dst, start, g)
+	if frame, v.at, resume, ok = v.view.appendReadings(dst, s, v.at, until, frameBytes); !ok {
+		return frame[:start], "", false
 	}
-	clear(v.groups)
-	if len(dst) == start {
-		return dst, false
-	}
-	dst = append(dst, `],"token":"`...)
-	dst = v.hub.appendToken(dst, token{v.seen.pos, v.skip})
-	return append(dst, `"}`...), true
+	return frame, resume, true
 }
 
-// resumeFromLog reads the next groups after v.seen from the log. Only a viewer that resumes may do so, and only for so
-// much: one that has once kept up is too slow.
-func (v *Viewer) resumeFromLog() ([]tailGroup, error) {
+// readLog reads the next groups from the log. Only a viewer that resumes may do so, and only for so much: one that has once
+// kept up is too slow.
+func (v *Viewer) readLog(s *scratch) error {
 	const step = 256 << 10
 	if v.resumeLeft <= 0 {
-		return nil, ErrSlow
+		return ErrSlow
 	}
-	groups, bytes := v.groups[:0], 0
-	err := v.hub.log.Read(context.Background(), v.seen.pos, func(e storage.Entry) bool {
+	bytes := 0
+	s.groups = s.groups[:0]
+	err := v.hub.log.Read(context.Background(), v.at.pos, func(e storage.Entry) bool {
 		if e.Damaged {
 			e.Group = nil // passed over
 		}
-		groups = append(groups, tailGroup{e.Position, e.Group})
+		s.groups = append(s.groups, tailGroup{e.Position, e.Group})
 		bytes += len(e.Group)
 		return bytes < step
 	})
-	v.groups = groups
 	v.resumeLeft -= bytes
-	if errors.Is(err, storage.ErrTrimmed) || err == nil && len(groups) == 0 {
-		return nil, ErrResume
+	if errors.Is(err, storage.ErrTrimmed) || err == nil && len(s.groups) == 0 {
+		return ErrResume
 	}
-	return groups, err
+	return err
 }
 
-// appendGroup writes the readings of a group from record v.skip on, and moves v past what it wrote.
-func (v *Viewer) appendGroup(dst []byte, start int, g tailGroup) []byte {
-	r, err := record.Read(g.group)
-	if err != nil {
-		v.seen.pos, v.skip = g.pos, 0
-		return dst
-	}
-	for n := 0; r.Next(); n++ {
-		if n < v.skip {
-			continue
+// appendReadings writes the readings of the groups of s, which are those after from, up to until or until the frame is full.
+// It returns up to where that is, and false if there are none that the view shows.
+func (w *view) appendReadings(dst []byte, s *scratch, from, until spot, limit int) (frame []byte, to spot, resume string, ok bool) {
+	e := newEncoder(dst, w.key.format)
+	e.frame("readings")
+	e.key("readings")
+	e.array()
+	start, to := len(e.buf), from
+	for _, g := range s.groups {
+		stop := -1
+		if to.pos >= until.pos {
+			if stop = until.skip; stop <= to.skip {
+				break
+			}
 		}
-		if len(dst)-start > frameBytes {
-			v.skip = n
-			return dst
+		if len(e.buf)-start > limit || !w.appendGroup(&e, s, &to, g, stop, start+limit) {
+			break
 		}
-		dst = v.appendRecord(dst, r.Record())
-		v.skip = n + 1
 	}
-	v.seen.pos, v.skip = g.pos, 0
-	return dst
+	if len(e.buf) == start {
+		return dst, to, "", false
+	}
+	e.endArray()
+	resume = w.hub.tokenString(to.token)
+	return e.endFrame(resume), to, resume, true
 }
 
-func (v *Viewer) appendRecord(dst []byte, rec *record.Record) []byte {
-	e := v.hub.registry.number(rec.Device)
-	if e == nil || e.deleted.Load() || rec.Kind != record.Data || !v.sees(e) {
-		return dst
+// appendGroup writes the readings of a group from record to.skip on, and moves to past what it wrote. It reports false if it
+// has not come to the end: it was told to stop before a record, or the frame is full.
+func (w *view) appendGroup(e *encoder, s *scratch, to *spot, g tailGroup, stop, full int) bool {
+	if r, err := record.Read(g.group); err == nil {
+		for n := 0; n != stop && r.Next(); n++ {
+			if n < to.skip {
+				continue
+			}
+			if len(e.buf) > full {
+				return false
+			}
+			w.appendRecord(e, s, r.Record())
+			to.skip = n + 1
+		}
+		if to.skip == stop {
+			return false
+		}
 	}
-	book := e.book.Load()
+	to.pos, to.skip = g.pos, 0
+	return true
+}
+
+func (w *view) appendRecord(e *encoder, s *scratch, rec *record.Record) {
+	ent := w.hub.registry.number(rec.Device)
+	if ent == nil || ent.deleted.Load() || rec.Kind != record.Data || !w.sees(ent) {
+		return
+	}
+	book := ent.book.Load()
 	if book == nil {
-		return dst
+		return
 	}
 	schema := book.schema(rec.Schema())
 	if schema == nil {
-		return dst
+		return
 	}
-	for v.rows.Reset(rec, schema); v.rows.Next(); {
-		row := v.rows.Row()
+	for s.rows.Reset(rec, schema); s.rows.Next(); {
+		row := s.rows.Row()
 		at, _ := device.Filed(row.TimeMS, rec.ArrivalMS)
 		for i := range row.Values {
 			val := &row.Values[i]
 			m := schema.Column(row.Ref, i)
-			if val.Type == device.Absent || !matches(v.sub.Metrics, m.Name) {
+			if val.Type == device.Absent || !matches(w.metrics, m.Name) {
 				continue
 			}
-			dst = comma(dst)
-			dst = append(dst, '[')
-			dst = appendString(dst, string(e.id))
-			dst = append(dst, ',')
-			dst = appendString(dst, m.Name)
-			dst = append(dst, ',')
-			dst = strconv.AppendInt(dst, at, 10)
-			dst = append(dst, ',')
-			dst = appendValue(dst, val)
+			e.array()
+			e.str(string(ent.id))
+			e.str(m.Name)
+			e.int(at)
+			e.value(val)
 			if q := ownQuality(m, val, row.Quality); q != 0 {
-				dst = append(dst, ',')
-				dst = strconv.AppendUint(dst, uint64(q), 10)
+				e.int(int64(q))
 			}
-			dst = append(dst, ']')
+			e.endArray()
 		}
 	}
-	return dst
-}
-
-// comma separates from what stands before, unless an array or object has just begun.
-func comma(dst []byte) []byte {
-	if c := dst[len(dst)-1]; c == '[' || c == '{' {
-		return dst
-	}
-	return append(dst, ',')
-}
-
-// appendValue writes a value as JSON: a number that reads back as the same float64, true or false, or a string.
-func appendValue(dst []byte, v *device.Value) []byte {
-	switch v.Type {
-	case device.Number:
-		f := v.Float()
-		if f == math.Trunc(f) && math.Abs(f) < 1e15 && (f != 0 || !math.Signbit(f)) {
-			return strconv.AppendInt(dst, int64(f), 10)
-		}
-		return strconv.AppendFloat(dst, f, 'g', -1, 64)
-	case device.Bool:
-		return strconv.AppendBool(dst, v.Float() != 0)
-	case device.String:
-		return appendString(dst, v.Text())
-	}
-	return append(dst, "null"...)
-}
-
-// appendString writes s as JSON. Names and ids hold nothing that needs care, so that is tried first.
-func appendString(dst []byte, s string) []byte {
-	for i := range len(s) {
-		if c := s[i]; c < ' ' || c == '"' || c == '\\' || c == '<' || c == '>' || c == '&' || c >= utf8.RuneSelf {
-			q, _ := json.Marshal(s) // a string always marshals
-			return append(dst, q...)
-		}
-	}
-	dst = append(dst, '"')
-	dst = append(dst, s...)
-	return append(dst, '"')
 }

@@ -37,6 +37,7 @@ type Hub struct {
 	workers  *workers
 	tail     *tail
 	live     *live
+	views    views
 	epoch    string
 	opened   time.Time
 	stats    counters
@@ -83,6 +84,7 @@ func Open(ctx context.Context, st Stores, o Options) (*Hub, error) {
 		idle:      make(chan struct{}, 1),
 		failed:    make(chan error, 1),
 		viewerSet: map[*Viewer]struct{}{},
+		views:     views{byKey: map[viewKey]*view{}},
 		opened:    time.Now(),
 	}
 	if h.epoch, err = openEpoch(ctx, st.Catalog, o.ReadOnly); err != nil {

@@ -198,3 +198,36 @@ func TestPanicLeavesNoLockBehind(t *testing.T) {
 		v.End()
 	}
 }
+
+func TestViewsEndWithTheirViewers(t *testing.T) {
+	h, e := still(t)
+	defer h.workers.stop()
+	var viewers []*Viewer
+	for i := range 9 {
+		s := Subscription{Tick: -1, Mode: Mode(i % 2)}
+		if i > 5 {
+			s.Scope = func(device.ID) bool { return true }
+		}
+		v, err := h.Subscribe(t.Context(), s, newDeaf())
+		if err != nil {
+			t.Fatal(err)
+		}
+		viewers = append(viewers, v)
+	}
+	if n := len(h.views.byKey); n != 2 {
+		t.Errorf("%d views are shared, want one for each mode", n)
+	}
+	for v := range 2 {
+		for _, _, ok := viewers[v].Next(nil); ok; _, _, ok = viewers[v].Next(nil) {
+		}
+	}
+	h.live.deviceChanged(e) // has its view write a frame, which nobody takes
+	for _, v := range viewers {
+		v.End()
+		v.End()
+	}
+	if len(h.views.byKey) != 0 || h.views.bytes.Load() != 0 || len(h.live.armed) != 0 {
+		t.Errorf("%d views with %d bytes, %d of them waiting, after their viewers have left",
+			len(h.views.byKey), h.views.bytes.Load(), len(h.live.armed))
+	}
+}

@@ -20,11 +20,11 @@ type live struct {
 	rows     record.Rows // of apply
 	watch    watch       // of watchPresence
 
-	mu      sync.Mutex // guards the fields below and liveState of every entity
-	mark               // of the last change of all; clock counts changes of presence, attributes and states
-	recent  list.List  // *entity, the one that changed last in front
-	armed   []*Viewer  // woken at the next change
-	started bool       // recovery is over
+	mu      sync.Mutex         // guards the fields below and liveState of every entity
+	mark                       // of the last change of all; clock counts changes of presence, attributes and states
+	recent  list.List          // *entity, the one that changed last in front
+	armed   map[*view]struct{} // told of the next change
+	started bool               // recovery is over
 }
 
 // liveState is the live part of an entity, guarded by live.mu.
@@ -69,7 +69,7 @@ type cell struct {
 	next    int32 // place of another version of the same metric, plus 1; they form a ring. Zero if there is none
 }
 
-func newLive(r *registry) *live { return &live{registry: r} }
+func newLive(r *registry) *live { return &live{registry: r, armed: map[*view]struct{}{}} }
 
 // apply takes one group of the log. What is not readable in it is passed over: history records the loss.
 func (l *live) apply(ctx context.Context, e storage.Entry) {
@@ -180,7 +180,7 @@ func (l *live) state(e *entity, schema *device.Schema, rows []device.Row, nowMS 
 	wake(l.takeState(e, schema, rows, nowMS))
 }
 
-func (l *live) takeState(e *entity, schema *device.Schema, rows []device.Row, nowMS int64) []*Viewer {
+func (l *live) takeState(e *entity, schema *device.Schema, rows []device.Row, nowMS int64) []*view {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.clock++
@@ -297,22 +297,26 @@ func (l *live) settle(pos storage.Position, now time.Time) {
 	}
 }
 
-// disarmLocked returns the viewers that wait for a change.
-func (l *live) disarmLocked() []*Viewer {
+// disarmLocked returns the views that wait for a change.
+func (l *live) disarmLocked() []*view {
 	if len(l.armed) == 0 {
 		return nil
 	}
-	woken := l.armed
-	l.armed = nil
-	for _, v := range woken {
-		v.armed = false
+	woken := make([]*view, 0, len(l.armed))
+	for w := range l.armed {
+		woken = append(woken, w)
 	}
+	clear(l.armed)
 	return woken
 }
 
-func wake(viewers []*Viewer) {
-	for _, v := range viewers {
-		v.peer.Wake()
+func wake(views []*view) {
+	for _, w := range views {
+		if w.scope != nil {
+			w.changed() // only wakes its viewer
+		} else {
+			go w.changed() // writes frames, which nobody here should wait for
+		}
 	}
 }
 
@@ -372,7 +376,7 @@ func (l *live) clockSet(step, nowMS int64) {
 
 func (l *live) checkPresence(now time.Time) {
 	devices := l.registry.all()
-	var woken []*Viewer
+	var woken []*view
 	for chunk := range slices.Chunk(devices, 1000) { // so that apply never waits for the whole fleet
 		l.mu.Lock()
 		for _, e := range chunk {
