@@ -86,6 +86,14 @@ func (id Identity) CanOn(a Action, dev device.ID) bool {
 	return covers(id.Devices, dev) && id.may(r)
 }
 
+// Scope returns on which devices the identity may do the action: nil stands for all.
+func (id Identity) Scope(a Action) func(device.ID) bool {
+	if id.Can(a) {
+		return nil
+	}
+	return func(dev device.ID) bool { return id.CanOn(a, dev) }
+}
+
 // may asks kind and role. The zero rule, which stands for an unknown action, allows nothing.
 func (id Identity) may(r rule) bool {
 	switch id.Kind {

@@ -12,7 +12,6 @@ import (
 	"sync"
 	"time"
 
-	"telemetryhub/device"
 	"telemetryhub/device/wire"
 	"telemetryhub/hub"
 	"telemetryhub/hub/access"
@@ -185,7 +184,7 @@ func newSubscription(r *http.Request, id access.Identity) (hub.Subscription, err
 	}
 	sub := hub.Subscription{
 		Devices: splitList(values["devices"]), Metrics: splitList(values["metrics"]), Mode: mode, After: values.Get("after"),
-		Scope: func(dev device.ID) bool { return id.CanOn(access.ReadLive, dev) },
+		Scope: id.Scope(access.ReadLive),
 	}
 	if last := r.Header.Get("Last-Event-ID"); last != "" {
 		sub.After = last

@@ -68,7 +68,9 @@ type conn struct {
 	ending atomic.Bool   // code, reason and endBy are set and stay
 	failed atomic.Bool   // something of this connection panicked: the stream is not asked any more
 
-	closed bool // the writer's own: the close frame is out, nothing may follow
+	// The writer's own.
+	closed  bool          // the close frame is out, nothing may follow
+	writeBy time.Duration // the write deadline, counted from server.epoch
 
 	mu      sync.Mutex // guards the fields below; never held during I/O
 	code    wire.CloseCode

@@ -14,7 +14,8 @@ type Options struct {
 	Ping time.Duration
 	// FirstFrame is how long a peer may take after the upgrade until its first valid frame. Zero means 10 s.
 	FirstFrame time.Duration
-	// WriteTimeout is how long a write may wait for the peer to read. Zero means 10 s.
+	// WriteTimeout is how long a write may wait for the peer to read at most, and three quarters of it at least. Zero means
+	// 10 s.
 	WriteTimeout time.Duration
 	// CloseTimeout is how long the closing handshake may take, after which the connection is cut. Zero means 2 s.
 	CloseTimeout time.Duration

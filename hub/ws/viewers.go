@@ -40,7 +40,8 @@ var _ Viewer = (*hub.Viewer)(nil)
 //
 // devices and metrics are names, or beginnings with a star behind; without them everything is meant. mode is latest
 // (the default) or all. after is the token of the last frame seen. tick is the least time between two frames in
-// milliseconds; 0 or none means 100, a negative one means at once. What comes back are a welcome and then the frames of hub.Viewer.
+// milliseconds; 0 or none means 100, a negative one means at once. What comes back are a welcome and then the frames of hub.Viewer,
+// in CBOR if the subprotocol hub.v1.cbor was agreed on.
 // Viewers is safe for concurrent use.
 type Viewers struct{ *server }
 
@@ -51,8 +52,8 @@ func NewViewers[V Viewer](subscribe func(context.Context, hub.Subscription, hub.
 	if err != nil {
 		return nil, err
 	}
-	s.begin = func(c *conn, id access.Identity, _ wire.Format) (stream, violation) {
-		return &viewerStream{conn: c, scope: scopeOf(id), subscribe: func(sub hub.Subscription) (Viewer, error) {
+	s.begin = func(c *conn, id access.Identity, f wire.Format) (stream, violation) {
+		return &viewerStream{conn: c, format: f, scope: id.Scope(access.ReadLive), subscribe: func(sub hub.Subscription) (Viewer, error) {
 			return subscribe(c.ctx, sub, c)
 		}}, violation{}
 	}
@@ -72,17 +73,10 @@ func mayView(id access.Identity) *refusedError {
 	return nil
 }
 
-// scopeOf returns what the identity may see, nil for everything.
-func scopeOf(id access.Identity) func(device.ID) bool {
-	if id.Can(access.ReadLive) {
-		return nil
-	}
-	return func(dev device.ID) bool { return id.CanOn(access.ReadLive, dev) }
-}
-
 // viewerStream is the subscription of a viewer, once it has said what it wants.
 type viewerStream struct {
 	conn      *conn
+	format    wire.Format
 	scope     func(device.ID) bool
 	subscribe func(hub.Subscription) (Viewer, error)
 	viewer    atomic.Pointer[Viewer] // set by the reader, used by the writer too
@@ -100,7 +94,7 @@ func (v *viewerStream) receive(_ context.Context, text bool, frame []byte) viola
 	if err != nil {
 		return violation{wire.CloseProtocol, err.Error()}
 	}
-	sub.Scope = v.scope
+	sub.Scope, sub.Format = v.scope, v.format
 	if known := v.viewer.Load(); known != nil {
 		err = (*known).Change(sub)
 	} else {
@@ -120,10 +114,10 @@ func (v *viewerStream) receive(_ context.Context, text bool, frame []byte) viola
 func (v *viewerStream) next(dst []byte) ([]byte, bool, bool) {
 	viewer := v.viewer.Load()
 	if viewer == nil {
-		return dst, true, false
+		return dst, false, false
 	}
 	frame, _, ok := (*viewer).Next(dst) // the token stands in the frame too
-	return frame, true, ok
+	return frame, v.format != wire.CBOR, ok
 }
 
 func (v *viewerStream) alive() {}

@@ -28,17 +28,14 @@ const (
 	maxReason = 123
 )
 
-// outbox holds the buffers of a writer while it runs.
-type outbox struct {
-	frames []byte // whole frames, ready to be written
-	body   []byte // the message that is being framed
-}
+// outbox holds the frames of a writer while it runs.
+type outbox struct{ frames []byte }
 
 // outboxes keeps them between writers, as an idle connection needs none.
-var outboxes = sync.Pool{New: func() any { return &outbox{frames: make([]byte, 0, 1024), body: make([]byte, 0, 512)} }}
+var outboxes = sync.Pool{New: func() any { return &outbox{frames: make([]byte, 0, 1024)} }}
 
 func (o *outbox) release() {
-	if cap(o.frames) <= 2*gather && cap(o.body) <= piece {
+	if cap(o.frames) <= 2*piece {
 		outboxes.Put(o)
 	}
 }
@@ -111,23 +108,13 @@ func (c *conn) pump(out *outbox) (good bool) {
 	sent := 0
 	for {
 		ending := c.ending.Load()
-		var body []byte
-		var text, ok bool
+		before, ok := len(out.frames), false
 		if !c.failed.Load() {
-			body, text, ok = c.stream.next(out.body[:0])
+			out.frames, ok = c.appendNext(out.frames)
 		}
 		if ok {
-			out.body = body
-			sent += len(body)
+			sent += len(out.frames) - before
 			c.srv.Metrics.FramesOut.Add(1)
-			if out.frames = appendHeader(out.frames, text, len(body)); len(body) > gather {
-				if !c.send(out.frames) || !c.send(body) {
-					return false
-				}
-				out.frames = out.frames[:0]
-			} else {
-				out.frames = append(out.frames, body...)
-			}
 		}
 		if ending && (!ok || sent > lastWords) {
 			c.closed = true
@@ -162,19 +149,32 @@ func (c *conn) appendControl(dst []byte) []byte {
 	return dst
 }
 
-// appendHeader appends the header of an unfragmented message from server to client, RFC 6455 section 5.2.
-func appendHeader(dst []byte, text bool, n int) []byte {
-	op := byte(0x82)
-	if text {
-		op = 0x81
+// appendNext appends the next message of the stream with its header, that of an unfragmented message from server to client,
+// RFC 6455 section 5.2. The header has room for the length that most have; a shorter or longer one moves the message.
+func (c *conn) appendNext(dst []byte) ([]byte, bool) {
+	start := len(dst)
+	dst, text, ok := c.stream.next(append(dst, 0, 126, 0, 0))
+	if !ok {
+		return dst[:start], false
 	}
+	n := len(dst) - start - 4
 	switch {
 	case n <= 125:
-		return append(dst, op, byte(n))
+		copy(dst[start+2:], dst[start+4:])
+		dst = dst[:len(dst)-2]
+		dst[start+1] = byte(n)
 	case n <= 0xffff:
-		return binary.BigEndian.AppendUint16(append(dst, op, 126), uint16(n))
+		binary.BigEndian.PutUint16(dst[start+2:], uint16(n))
+	default:
+		dst = append(dst, 0, 0, 0, 0, 0, 0)
+		copy(dst[start+10:], dst[start+4:])
+		dst[start+1] = 127
+		binary.BigEndian.PutUint64(dst[start+2:], uint64(n))
 	}
-	return binary.BigEndian.AppendUint64(append(dst, op, 127), uint64(n))
+	if dst[start] = 0x82; text {
+		dst[start] = 0x81
+	}
+	return dst, true
 }
 
 // appendClose appends a close frame.
@@ -206,11 +206,8 @@ func clip(reason string) string {
 // send writes p, which may be a part of a frame. It reports false if nothing more can be written.
 func (c *conn) send(p []byte) bool {
 	for len(p) > 0 {
-		deadline, ending := time.Now().Add(c.srv.WriteTimeout), c.ending.Load()
-		if ending {
-			deadline = c.endBy
-		}
-		if c.raw.SetWriteDeadline(deadline) != nil {
+		ending := c.ending.Load()
+		if !c.setWriteDeadline(ending) {
 			return false
 		}
 		if !ending && c.ending.Load() {
@@ -224,4 +221,18 @@ func (c *conn) send(p []byte) bool {
 		p = p[n:]
 	}
 	return true
+}
+
+// setWriteDeadline gives a write its time. To set a deadline costs as much as copying kilobytes, so one that leaves enough
+// stays.
+func (c *conn) setWriteDeadline(ending bool) bool {
+	if ending {
+		return c.raw.SetWriteDeadline(c.endBy) == nil
+	}
+	now := c.srv.now()
+	if c.writeBy-now >= c.srv.WriteTimeout/4*3 {
+		return true
+	}
+	c.writeBy = now + c.srv.WriteTimeout
+	return c.raw.SetWriteDeadline(time.Now().Add(c.srv.WriteTimeout)) == nil
 }
