@@ -33,10 +33,18 @@ func newBench(w world) *cobra.Command {
 	}
 	idle.Flags().Int("devices", 10_000, "number of devices")
 	idle.Flags().Duration("time", 5*time.Second, "how long the hub is left alone before it is measured, and how long its CPU is")
-	for _, c := range []*cobra.Command{ingest, idle} {
+	feed := &cobra.Command{
+		Use: "feed", Short: "Measure handing readings on to viewers over WebSocket", Args: cobra.NoArgs,
+		Long: "Start a hub that keeps its log in memory on one core, and on another one device that publishes and 200 and 1,000 viewers\n" +
+			"of every reading. Beside it stands the floor: a broadcast by the same WebSocket library and nothing else.",
+		RunE: func(c *cobra.Command, _ []string) error { return measure(c, w, bench.Plan.Feed) },
+	}
+	feed.Flags().Int("rounds", 1, "how often each measurement is repeated")
+	feed.Flags().Duration("time", 4*time.Second, "how long each measurement takes")
+	for _, c := range []*cobra.Command{ingest, idle, feed} {
 		c.Flags().String("in", ".", "folder on the disk to measure")
 	}
-	group.AddCommand(ingest, idle, newGenerator(w), newFloor(w))
+	group.AddCommand(ingest, idle, feed, newGenerator(w), newFloor(w), newFeedServer(w), newFeedGenerator(w))
 	return group
 }
 
@@ -53,7 +61,9 @@ func measure(c *cobra.Command, w world, run func(bench.Plan, context.Context) er
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 	p := bench.Plan{Program: program, Dir: dir, Out: w.out, Rounds: 1}
-	p.Devices, _ = c.Flags().GetInt("devices")
+	if c.Flags().Lookup("devices") != nil {
+		p.Devices, _ = c.Flags().GetInt("devices")
+	}
 	if c.Flags().Lookup("rounds") != nil {
 		p.Rounds, _ = c.Flags().GetInt("rounds")
 	}
@@ -64,15 +74,37 @@ func measure(c *cobra.Command, w world, run func(bench.Plan, context.Context) er
 
 func newGenerator(w world) *cobra.Command {
 	return &cobra.Command{Use: "generator", Hidden: true, Args: cobra.NoArgs, RunE: func(*cobra.Command, []string) error {
-		var load bench.Load
-		if err := json.NewDecoder(w.in).Decode(&load); err != nil {
-			return err
-		}
-		result, err := load.Run()
+		return generate[bench.Load](w)
+	}}
+}
+
+func newFeedGenerator(w world) *cobra.Command {
+	return &cobra.Command{Use: "feed-generator", Hidden: true, Args: cobra.NoArgs, RunE: func(*cobra.Command, []string) error {
+		return generate[bench.FeedLoad](w)
+	}}
+}
+
+// generate runs the load that the input describes.
+func generate[L interface{ Run() (bench.Result, error) }](w world) error {
+	var load L
+	if err := json.NewDecoder(w.in).Decode(&load); err != nil {
+		return err
+	}
+	result, err := load.Run()
+	if err != nil {
+		return err
+	}
+	return json.NewEncoder(w.out).Encode(result)
+}
+
+func newFeedServer(w world) *cobra.Command {
+	return &cobra.Command{Use: "feed-server KIND", Hidden: true, Args: cobra.ExactArgs(1), RunE: func(c *cobra.Command, args []string) error {
+		s, addr, err := bench.ListenFeed(c.Context(), args[0])
 		if err != nil {
 			return err
 		}
-		return json.NewEncoder(w.out).Encode(result)
+		fmt.Fprintln(w.out, addr)
+		return s.Run(c.Context())
 	}}
 }
 

@@ -1,0 +1,377 @@
+package bench
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"net"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"telemetryhub/device"
+	"telemetryhub/device/wire"
+)
+
+// FeedLoad is what the generator of Feed does. It is given to its process as JSON.
+type FeedLoad struct {
+	Addr string `json:"addr"`
+	// Viewers is how many follow.
+	Viewers int `json:"viewers"`
+	// Window is how many readings are on their way: the publisher goes on when every viewer has the one that many before.
+	Window int `json:"window"`
+	// Rate is how many deliveries to all viewers together are made in a second; zero means as many as the window lets.
+	Rate int `json:"rate"`
+	// Floor says that the server hands on what the publisher sends as it is.
+	Floor bool `json:"floor"`
+	// WarmUp and Duration are in seconds.
+	WarmUp   float64 `json:"warmup"`
+	Duration float64 `json:"duration"`
+	// PID is the process of the server, whose processor time is measured.
+	PID int `json:"pid"`
+}
+
+// readingMark begins each reading in a frame, and after it stands its number in feedDigits digits.
+const (
+	readingMark = `"#`
+	feedDigits  = 10
+)
+
+// feedText fills a reading up to 180 bytes as the hub writes it: ["bench-feed","note",1766000000123,"#…"].
+var feedText = strings.Repeat("x", 180-len(`["bench-feed","note",1766000000123,"#"],`)-feedDigits)
+
+// feedGenerator is the publisher and all viewers.
+type feedGenerator struct {
+	load    FeedLoad
+	viewers []*feedViewer
+	pub     net.Conn
+	buf     []byte
+	index   *wire.Index
+
+	sent      uint64
+	sentAt    [1024]atomic.Int64 // by number, in nanoseconds of the clock of start
+	start     time.Time
+	got       [1024]atomic.Int32 // viewers that have the reading, by number
+	complete  atomic.Uint64      // up to here everybody has everything
+	more      chan struct{}      // holds one when complete has grown
+	measuring atomic.Bool
+	failed    chan error
+	stop      chan struct{} // closed when the run is over
+	running   sync.WaitGroup
+}
+
+// feedViewer is one viewer.
+type feedViewer struct {
+	g         *feedGenerator
+	conn      net.Conn
+	last      uint64
+	latencies []float64
+}
+
+// Run drives the server and reports what it saw. Result.Readings counts deliveries.
+func (l FeedLoad) Run() (Result, error) {
+	g := &feedGenerator{load: l, more: make(chan struct{}, 1), failed: make(chan error, l.Viewers+1), stop: make(chan struct{}), start: time.Now()}
+	defer g.close()
+	if err := g.connect(); err != nil {
+		return Result{}, err
+	}
+	g.running.Go(func() {
+		if err := g.publish(); err != nil {
+			g.failed <- err
+		}
+	})
+	if err := g.wait(l.WarmUp); err != nil {
+		return Result{}, err
+	}
+	cpuBefore, err := cpuSeconds(l.PID)
+	if err != nil {
+		return Result{}, err
+	}
+	g.measuring.Store(true)
+	before, began := g.complete.Load(), time.Now()
+	if err := g.wait(l.Duration); err != nil {
+		return Result{}, err
+	}
+	n, took := g.complete.Load()-before, time.Since(began)
+	cpuAfter, err := cpuSeconds(l.PID)
+	if err != nil {
+		return Result{}, err
+	}
+	g.measuring.Store(false)
+	if n == 0 {
+		return Result{}, errors.New("nothing was delivered")
+	}
+	r := Result{Readings: n * uint64(l.Viewers), Seconds: took.Seconds(), ServerCPU: cpuAfter - cpuBefore}
+	close(g.stop)
+	g.close()
+	g.running.Wait()
+	r.P50, r.P99 = g.percentiles()
+	return r, nil
+}
+
+func (g *feedGenerator) wait(seconds float64) error {
+	select {
+	case err := <-g.failed:
+		return err
+	case <-time.After(time.Duration(seconds * float64(time.Second))):
+		return nil
+	}
+}
+
+func (g *feedGenerator) close() {
+	if g.pub != nil {
+		_ = g.pub.Close() // the run is over
+	}
+	for _, v := range g.viewers {
+		_ = v.conn.Close()
+	}
+}
+
+func (g *feedGenerator) percentiles() (p50, p99 float64) {
+	var all []float64
+	for _, v := range g.viewers {
+		all = append(all, v.latencies...)
+	}
+	if len(all) == 0 {
+		return 0, 0 // the pace was not given
+	}
+	slices.Sort(all)
+	return all[len(all)/2], all[len(all)*99/100]
+}
+
+func (g *feedGenerator) connect() error {
+	for range g.load.Viewers {
+		conn, in, err := upgrade(g.load.Addr, "/api/v1/live", "")
+		if err != nil {
+			return err
+		}
+		v := &feedViewer{g: g, conn: conn}
+		g.viewers = append(g.viewers, v)
+		if _, err := conn.Write(appendMasked(nil, 0x81, []byte(`{"subscribe":{"mode":"all","tick":-1}}`))); err != nil {
+			return err
+		}
+		g.running.Go(func() {
+			if err := v.read(in); err != nil {
+				g.failed <- err
+			}
+		})
+	}
+	return g.connectPublisher()
+}
+
+// upgrade opens a WebSocket without a library, whose work would count as the server's delay.
+func upgrade(addr, path, protocol string) (net.Conn, *bufio.Reader, error) {
+	conn, err := net.Dial("tcp", addr)
+	if err != nil {
+		return nil, nil, err
+	}
+	request := "GET " + path + " HTTP/1.1\r\nHost: " + addr + "\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nAuthorization: Bearer bench\r\n"
+	if protocol != "" {
+		request += "Sec-WebSocket-Protocol: " + protocol + "\r\n"
+	}
+	if _, err := io.WriteString(conn, request+"\r\n"); err != nil {
+		return nil, nil, err
+	}
+	in := bufio.NewReaderSize(conn, 128<<10)
+	resp, err := http.ReadResponse(in, nil)
+	if err != nil {
+		return nil, nil, err
+	}
+	if resp.StatusCode != http.StatusSwitchingProtocols {
+		return nil, nil, fmt.Errorf("%s: %s", path, resp.Status)
+	}
+	return conn, in, nil
+}
+
+// appendMasked appends a frame of a client, with a mask of zeros (RFC 6455 section 5.2).
+func appendMasked(dst []byte, op byte, payload []byte) []byte {
+	switch n := len(payload); {
+	case n <= 125:
+		dst = append(dst, op, 0x80|byte(n))
+	case n <= math.MaxUint16:
+		dst = binary.BigEndian.AppendUint16(append(dst, op, 0x80|126), uint16(n))
+	default:
+		dst = binary.BigEndian.AppendUint64(append(dst, op, 0x80|127), uint64(n))
+	}
+	return append(append(dst, 0, 0, 0, 0), payload...)
+}
+
+// readFrame returns the payload of the next frame of the server, in memory of in if it fits there.
+func readFrame(in *bufio.Reader) (op byte, payload []byte, err error) {
+	head, err := in.Peek(2)
+	if err != nil {
+		return 0, nil, err
+	}
+	op = head[0] & 0x0f
+	n, size := int(head[1]), 2
+	switch n {
+	case 126:
+		if head, err = in.Peek(4); err != nil {
+			return 0, nil, err
+		}
+		n, size = int(binary.BigEndian.Uint16(head[2:])), 4
+	case 127:
+		if head, err = in.Peek(10); err != nil {
+			return 0, nil, err
+		}
+		n, size = int(binary.BigEndian.Uint64(head[2:])), 10
+	}
+	if _, err := in.Discard(size); err != nil {
+		return 0, nil, err
+	}
+	if n > in.Size() {
+		payload = make([]byte, n)
+		_, err = io.ReadFull(in, payload)
+		return op, payload, err
+	}
+	if payload, err = in.Peek(n); err != nil {
+		return 0, nil, err
+	}
+	_, err = in.Discard(n) // what was peeked stays until the next read
+	return op, payload, err
+}
+
+// read counts what comes, and fails if anything is missing or comes twice.
+func (v *feedViewer) read(in *bufio.Reader) error {
+	for {
+		op, payload, err := readFrame(in)
+		if err != nil {
+			return fmt.Errorf("a viewer after reading %d: %w", v.last, err)
+		}
+		if op == 0x8 {
+			return fmt.Errorf("a viewer was closed: %q", payload)
+		}
+		if op != 0x1 {
+			continue
+		}
+		at := bytes.LastIndex(payload, []byte(readingMark))
+		if at < 0 || len(payload) < at+len(readingMark)+feedDigits || bytes.HasPrefix(payload, []byte(`{"type":"s`)) {
+			continue
+		}
+		digits := payload[at+len(readingMark):][:feedDigits]
+		last, err := strconv.ParseUint(string(digits), 10, 64)
+		if err != nil {
+			return fmt.Errorf("a frame that nobody sent: %.200q", payload)
+		}
+		if n := uint64(bytes.Count(payload, []byte(readingMark))); v.last+n != last {
+			return fmt.Errorf("%d readings up to number %d after number %d", n, last, v.last)
+		}
+		v.take(last)
+	}
+}
+
+func (v *feedViewer) take(last uint64) {
+	g := v.g
+	measuring := g.measuring.Load()
+	now := int64(time.Since(g.start))
+	for n := v.last + 1; n <= last; n++ {
+		slot := n % uint64(len(g.got))
+		if measuring && g.load.Rate > 0 {
+			v.latencies = append(v.latencies, float64(now-g.sentAt[slot].Load())/1e6)
+		}
+		if int(g.got[slot].Add(1)) == g.load.Viewers {
+			g.got[slot].Store(0)
+			g.complete.Store(n)
+			select {
+			case g.more <- struct{}{}:
+			default:
+			}
+		}
+	}
+	v.last = last
+}
+
+func feedSchema() *device.Schema {
+	note := device.NewMetric("note")
+	note.Alias, note.Kind = 1, device.Text
+	return &device.Schema{ID: "feed-1", Metrics: []device.Metric{note}}
+}
+
+// connectPublisher connects the device, or at the floor somebody who sends what viewers get.
+func (g *feedGenerator) connectPublisher() error {
+	protocol := wire.SubprotocolCBOR
+	if g.load.Floor {
+		protocol = ""
+	}
+	conn, in, err := upgrade(g.load.Addr, "/device/v1", protocol)
+	if err != nil {
+		return err
+	}
+	g.pub = conn
+	go func() { _, _ = io.Copy(io.Discard, in) }() // acks; it ends with the connection
+	if g.load.Floor {
+		return nil
+	}
+	schema := feedSchema()
+	if g.index, err = wire.NewIndex(schema); err != nil {
+		return err
+	}
+	hello := wire.AppendHello(nil, wire.CBOR, &wire.Hello{Stream: "feed", Next: 1, Have: 1, Clock: device.ClockNTP})
+	g.buf = appendMasked(g.buf[:0], 0x82, hello)
+	g.buf = appendMasked(g.buf, 0x82, wire.AppendBirth(nil, wire.CBOR, schema))
+	_, err = conn.Write(g.buf)
+	return err
+}
+
+// publish sends at the pace of the load until the connection is closed.
+func (g *feedGenerator) publish() error {
+	var tick <-chan time.Time
+	if g.load.Rate > 0 {
+		t := time.NewTicker(time.Duration(float64(time.Second) * float64(g.load.Viewers) / float64(g.load.Rate)))
+		defer t.Stop()
+		tick = t.C
+	}
+	var frame []byte
+	for {
+		if tick != nil {
+			<-tick
+		}
+		g.buf = g.buf[:0]
+		n := uint64(0)
+		for ; g.sent+n-g.complete.Load() < uint64(g.load.Window) && (tick == nil || n == 0); n++ {
+			var err error
+			if frame, err = g.appendReading(frame[:0], g.sent+n+1); err != nil {
+				return err
+			}
+			op := byte(0x82)
+			if g.load.Floor {
+				op = 0x81
+			}
+			g.buf = appendMasked(g.buf, op, frame)
+		}
+		if n == 0 {
+			select {
+			case <-g.more:
+				continue
+			case <-g.stop:
+				return nil
+			}
+		}
+		g.sent += n
+		if _, err := g.pub.Write(g.buf); errors.Is(err, net.ErrClosed) {
+			return nil
+		} else if err != nil {
+			return err
+		}
+	}
+}
+
+func (g *feedGenerator) appendReading(dst []byte, n uint64) ([]byte, error) {
+	g.sentAt[n%uint64(len(g.sentAt))].Store(int64(time.Since(g.start)))
+	text := fmt.Sprintf("#%0*d%s", feedDigits, n, feedText)
+	now := time.Now().UnixMilli()
+	if g.load.Floor {
+		return fmt.Appendf(dst, `["%s","note",%d,"%s"]`, feedDevice, now, text), nil
+	}
+	b := device.Batch{Seq: n, BaseMS: now, Rows: []device.Row{{Ref: device.SingleRef(0), TimeMS: now, Values: []device.Value{device.TextValue(text)}}}}
+	return wire.AppendData(dst, wire.CBOR, g.index, &b, 0)
+}
+
