@@ -367,22 +367,18 @@ func (w *view) find(at, snapshot spot) (what finding, index int, until spot) {
 	if !w.end.after(at) {
 		return atEnd, 0, spot{}
 	}
-	i, found := slices.BinarySearchFunc(w.ring, at, func(f sharedFrame, at spot) int {
+	next := w.end
+	for i := len(w.ring) - 1; i >= 0; i-- { // most viewers are near the end
+		f := &w.ring[i]
 		switch {
 		case f.from == at:
-			return 0
-		case f.from.after(at):
-			return 1
+			return inRing, i, spot{}
+		case at.after(f.from):
+			return outside, 0, next
 		}
-		return -1
-	})
-	switch {
-	case found:
-		return inRing, i, spot{}
-	case i < len(w.ring):
-		return outside, 0, w.ring[i].from
+		next = f.from
 	}
-	return outside, 0, w.end
+	return outside, 0, next
 }
 
 func wakeViewers(viewers []*Viewer) {

@@ -9,6 +9,7 @@ import (
 	"runtime/debug"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/lxzan/gws"
@@ -37,7 +38,8 @@ type stream interface {
 // as the connection; a writer runs only while there is something to write.
 type conn struct {
 	srv    *server
-	raw    net.Conn // TCP or TLS
+	raw    net.Conn        // TCP or TLS
+	quick  syscall.RawConn // of TCP, else nil
 	ws     *gws.Conn
 	stream stream
 	remote string
@@ -124,6 +126,9 @@ func (s *server) newConn(raw net.Conn, early []byte) *conn {
 	c := &conn{srv: s, raw: raw, early: early, stream: silence{}, guard: guard{max: uint64(s.maxFrame)}}
 	// The life of a connection is not that of the request, whose context ends with the handler.
 	c.ctx, c.cancel = context.WithCancel(context.Background())
+	if tcp, ok := raw.(*net.TCPConn); ok {
+		c.quick, _ = tcp.SyscallConn() // fails only if it is closed
+	}
 	c.writer.Store(writerRuns) // held back until the stream is there
 	return c
 }

@@ -25,6 +25,7 @@ type server struct {
 	begin    beginning
 	limit    *limiter
 	epoch    time.Time // what conn's times are counted from
+	crew     crew      // the writers
 
 	// gws refuses a client that offers no subprotocol when it has any to choose from, so there are two.
 	plain, agreed *gws.Upgrader

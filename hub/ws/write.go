@@ -2,7 +2,6 @@ package ws
 
 import (
 	"encoding/binary"
-	"sync"
 	"time"
 
 	"telemetryhub/device/wire"
@@ -22,23 +21,13 @@ const (
 	gather = 32 << 10
 	// piece is the most that is written under one deadline: a peer that reads slowly but reads gets a large frame too.
 	piece = 64 << 10
+	// turn is about how much is written before others are written to.
+	turn = 256 << 10
 	// lastWords bounds what the stream may still send when the connection is being closed.
 	lastWords = 64 << 10
 	// maxReason is the longest text in a close frame, RFC 6455 section 5.5.
 	maxReason = 123
 )
-
-// outbox holds the frames of a writer while it runs.
-type outbox struct{ frames []byte }
-
-// outboxes keeps them between writers, as an idle connection needs none.
-var outboxes = sync.Pool{New: func() any { return &outbox{frames: make([]byte, 0, 1024)} }}
-
-func (o *outbox) release() {
-	if cap(o.frames) <= 2*piece {
-		outboxes.Put(o)
-	}
-}
 
 // Wake makes a writer run. It returns at once.
 func (c *conn) Wake() {
@@ -46,7 +35,7 @@ func (c *conn) Wake() {
 		switch c.writer.Load() {
 		case writerIdle:
 			if c.writer.CompareAndSwap(writerIdle, writerRuns) {
-				go c.write()
+				c.srv.crew.add(c)
 				return
 			}
 		case writerRuns:
@@ -62,27 +51,29 @@ func (c *conn) Wake() {
 // releaseWriter lets the writer run that was held back until the stream was there.
 func (c *conn) releaseWriter() {
 	if !c.writer.CompareAndSwap(writerRuns, writerIdle) {
-		go c.write() // it was woken meanwhile
+		c.srv.crew.add(c) // it was woken meanwhile
 	}
 }
 
 // write is the writer: it ends when there is nothing more to write. It does not use the writing side of gws, whose calls
 // make one message of many slices but not one write of many messages, and whose lock is held while a peer does not read.
-func (c *conn) write() {
-	out := outboxes.Get().(*outbox)
-	defer out.release()
+func (c *conn) write(h *hand) {
 	for {
 		// Once a write has failed there is nothing to do but to wait for the reader, which kill has woken.
-		if !c.pump(out) {
+		if !c.pump(h) {
 			c.kill()
 		}
 		switch {
 		case c.writer.CompareAndSwap(writerRuns, writerIdle):
 			return
 		case c.writer.CompareAndSwap(writerAgain, writerRuns):
+			if h.crew != nil {
+				h.crew.add(c) // others first
+				return
+			}
 			continue
 		}
-		c.pump(out) // stopped, perhaps before the last wake-up was heeded
+		c.pump(h) // stopped, perhaps before the last wake-up was heeded
 		close(c.gone)
 		return
 	}
@@ -98,33 +89,37 @@ func (c *conn) stopWriter() {
 
 // pump writes all that is due. It reports false if the connection failed. After a panic of the stream it reports true: the
 // writer has been woken again and sends the close frame.
-func (c *conn) pump(out *outbox) (good bool) {
+func (c *conn) pump(h *hand) (good bool) {
 	good = true
 	if c.closed {
 		return good
 	}
 	defer c.recovered()
-	out.frames = c.appendControl(out.frames[:0])
+	h.frames = c.appendControl(h.frames[:0])
 	sent := 0
 	for {
 		ending := c.ending.Load()
-		before, ok := len(out.frames), false
+		before, ok := len(h.frames), false
 		if !c.failed.Load() {
-			out.frames, ok = c.appendNext(out.frames)
+			h.frames, ok = c.appendNext(h.frames)
 		}
 		if ok {
-			sent += len(out.frames) - before
+			sent += len(h.frames) - before
 			c.srv.Metrics.FramesOut.Add(1)
 		}
 		if ending && (!ok || sent > lastWords) {
 			c.closed = true
-			return c.send(appendClose(out.frames, c.code, c.reason))
+			return c.send(h, appendClose(h.frames, c.code, c.reason))
 		}
-		if len(out.frames) >= gather || !ok {
-			if !c.send(out.frames) {
+		if len(h.frames) >= gather || !ok {
+			if !c.send(h, h.frames) {
 				return false
 			}
-			out.frames = out.frames[:0]
+			h.frames = h.frames[:0]
+			if ok && sent > turn && h.crew != nil {
+				c.Wake()
+				return true
+			}
 		}
 		if !ok {
 			return true
@@ -204,7 +199,7 @@ func clip(reason string) string {
 }
 
 // send writes p, which may be a part of a frame. It reports false if nothing more can be written.
-func (c *conn) send(p []byte) bool {
+func (c *conn) send(h *hand, p []byte) bool {
 	for len(p) > 0 {
 		ending := c.ending.Load()
 		if !c.setWriteDeadline(ending) {
@@ -213,7 +208,7 @@ func (c *conn) send(p []byte) bool {
 		if !ending && c.ending.Load() {
 			continue // Close may have set its deadline in between
 		}
-		n, err := c.raw.Write(p[:min(len(p), piece)])
+		n, err := h.write(c, p[:min(len(p), piece)])
 		c.srv.Metrics.BytesOut.Add(uint64(n))
 		if err != nil {
 			return false
