@@ -8,10 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"os/exec"
-	"runtime"
 	"strings"
-
-	"golang.org/x/sys/unix"
 )
 
 // Feed measures handing on what one device sends to many viewers over WebSocket: the server on one core, the publisher and
@@ -78,29 +75,4 @@ func (p Plan) measureFeed(ctx context.Context, server string, load FeedLoad) (r 
 	}
 	rss, err = residentMB(serve.Process.Pid)
 	return r, rss, err
-}
-
-// onCore runs start, and with it the process that it starts, on one of the cores that this process may use.
-func onCore(n int, start func() error) error {
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
-	var all, one unix.CPUSet
-	if err := unix.SchedGetaffinity(0, &all); err != nil {
-		return fmt.Errorf("ask for the cores: %w", err)
-	}
-	seen := 0
-	for cpu := range 8 * len(all) * 8 {
-		if all.IsSet(cpu) {
-			if seen == n%all.Count() {
-				one.Set(cpu)
-				break
-			}
-			seen++
-		}
-	}
-	if err := unix.SchedSetaffinity(0, &one); err != nil {
-		return fmt.Errorf("choose a core: %w", err)
-	}
-	err := start()
-	return errors.Join(err, unix.SchedSetaffinity(0, &all))
 }

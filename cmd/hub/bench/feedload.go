@@ -374,4 +374,3 @@ func (g *feedGenerator) appendReading(dst []byte, n uint64) ([]byte, error) {
 	b := device.Batch{Seq: n, BaseMS: now, Rows: []device.Row{{Ref: device.SingleRef(0), TimeMS: now, Values: []device.Value{device.TextValue(text)}}}}
 	return wire.AppendData(dst, wire.CBOR, g.index, &b, 0)
 }
-
