@@ -35,6 +35,18 @@ func ParseMode(s string) (Mode, error) {
 	return 0, &BadInput{Text: fmt.Sprintf("unknown mode %q: use latest or all", s)}
 }
 
+// maxTick is the slowest pace that a viewer may ask for.
+const maxTick = time.Hour
+
+// TickOf returns the tick that a client asks for by a number of milliseconds: 0 means 100 ms, a negative number none. What
+// is more than an hour is an hour.
+func TickOf(ms float64) time.Duration {
+	if ms >= float64(maxTick/time.Millisecond) {
+		return maxTick
+	}
+	return time.Duration(max(ms, -1) * float64(time.Millisecond))
+}
+
 // defaultTick is the least time between two frames to one viewer, unless it asks otherwise.
 const defaultTick = 100 * time.Millisecond
 
@@ -189,7 +201,7 @@ func (v *Viewer) start(s Subscription) error {
 	if s.Format != wire.CBOR {
 		s.Format = wire.JSON
 	}
-	var at token
+	var at spot
 	if s.After != "" {
 		var err error
 		if at, err = v.hub.parseToken(s.After); err != nil {
@@ -199,7 +211,7 @@ func (v *Viewer) start(s Subscription) error {
 		switch {
 		case s.Mode == All && at.pos < v.hub.log.First():
 			return ErrResume
-		case at.pos > now.pos || at.pos == now.pos && at.skip > 0:
+		case at.pos > now.pos || at.pos == now.pos && at.skip > 0 || at.clock > now.clock:
 			// The token is of a frame that this hub has not got to yet: it was restarted and is still catching up.
 			return ErrResume
 		}
@@ -219,8 +231,10 @@ func (v *Viewer) start(s Subscription) error {
 	switch {
 	case s.After == "":
 	case s.Mode == All:
-		v.at, v.snapshot = spot{token: at}, nil
+		v.at, v.snapshot = spot{token: at.token}, nil
 		v.resumeLeft = maxResume
+	case at.clock > 0:
+		v.at, v.snapshot = spot{token{pos: at.pos}, at.clock}, nil
 	default:
 		v.snapshot.resume, v.snapshot.from = true, at.pos
 		v.snapshot.devices = append(v.snapshot.devices, v.hub.registry.gone()...) // perhaps only since it left
@@ -259,34 +273,48 @@ type token struct {
 	skip int
 }
 
-func (h *Hub) appendToken(dst []byte, t token) []byte {
-	dst = append(dst, h.epoch...)
+// tokenString returns what resumes after a spot: the epoch of the data, the place in the log, and what that place leaves open:
+// in mode all how many records of the next group were sent, in mode latest the count of what is not in the log, which holds
+// for one run of the hub.
+func (h *Hub) tokenString(s spot) string {
+	dst := append(make([]byte, 0, 48), h.epoch...)
 	dst = append(dst, '-')
-	dst = strconv.AppendUint(dst, uint64(t.pos), 36)
-	if t.skip > 0 {
+	dst = strconv.AppendUint(dst, uint64(s.pos), 36)
+	switch {
+	case s.skip > 0:
 		dst = append(dst, '-')
-		dst = strconv.AppendUint(dst, uint64(t.skip), 36)
+		dst = strconv.AppendUint(dst, uint64(s.skip), 36)
+	case s.clock > 0:
+		dst = append(append(append(dst, '.'), h.run...), '.')
+		dst = strconv.AppendUint(dst, s.clock, 36)
 	}
-	return dst
+	return string(dst)
 }
 
-func (h *Hub) tokenString(t token) string { return string(h.appendToken(nil, t)) }
-
-func (h *Hub) parseToken(s string) (token, error) {
-	epoch, rest, _ := strings.Cut(s, "-")
+// parseToken is the other way round. The clock is zero if the token is not of this run.
+func (h *Hub) parseToken(text string) (spot, error) {
+	epoch, rest, _ := strings.Cut(text, "-")
 	if epoch != h.epoch {
-		return token{}, ErrResume
+		return spot{}, ErrResume
 	}
-	first, second, two := strings.Cut(rest, "-")
-	pos, err := strconv.ParseUint(first, 36, 64)
-	t := token{pos: storage.Position(pos)}
-	if err == nil && two {
-		var skip uint64
-		skip, err = strconv.ParseUint(second, 36, 31)
-		t.skip = int(skip)
+	place, count, clocked := strings.Cut(rest, ".")
+	place, skip, partly := strings.Cut(place, "-")
+	pos, err := strconv.ParseUint(place, 36, 64)
+	s := spot{token: token{pos: storage.Position(pos)}}
+	if err == nil && partly {
+		var n uint64
+		n, err = strconv.ParseUint(skip, 36, 31)
+		s.skip = int(n)
+	}
+	if err == nil && clocked {
+		run, clock, _ := strings.Cut(count, ".")
+		var n uint64
+		if n, err = strconv.ParseUint(clock, 36, 64); run == h.run {
+			s.clock = n
+		}
 	}
 	if err != nil {
-		return token{}, ErrResume
+		return spot{}, ErrResume
 	}
-	return t, nil
+	return s, nil
 }

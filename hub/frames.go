@@ -55,7 +55,7 @@ func (v *Viewer) Next(dst []byte) (frame []byte, resume string, ok bool) {
 			to, ok := v.view.appendChanges(&body, v.at.mark())
 			v.at = to.spot()
 			if ok {
-				return body, v.hub.tokenString(v.at.token), true
+				return body, v.hub.tokenString(v.at), true
 			}
 			continue
 		}
@@ -154,7 +154,8 @@ func (v *Viewer) nextSnapshot(dst []byte) ([]byte, string, bool) {
 		return e.buf, "", true
 	}
 	v.snapshot, v.shown = nil, l.spot()
-	return e.endFrame(v.hub.tokenString(token{pos: v.at.pos})), v.hub.tokenString(token{pos: v.at.pos}), true
+	resume := v.hub.tokenString(v.at)
+	return e.endFrame(resume), resume, true
 }
 
 // endFrame ends a frame that can be resumed after.
@@ -189,7 +190,7 @@ func (w *view) appendChanges(dst *[]byte, seen mark) (to mark, ok bool) {
 		return l.mark, false
 	}
 	e.endArray()
-	*dst = e.endFrame(w.hub.tokenString(token{pos: l.pos}))
+	*dst = e.endFrame(w.hub.tokenString(l.spot()))
 	return l.mark, true
 }
 
@@ -341,7 +342,7 @@ func (w *view) appendReadings(dst []byte, s *scratch, from, until spot, limit in
 		return dst, to, "", false
 	}
 	e.endArray()
-	resume = w.hub.tokenString(to.token)
+	resume = w.hub.tokenString(to)
 	return e.endFrame(resume), to, resume, true
 }
 

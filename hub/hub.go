@@ -39,6 +39,7 @@ type Hub struct {
 	live     *live
 	views    views
 	epoch    string
+	run      string // tells this run from others with the same data
 	opened   time.Time
 	stats    counters
 
@@ -86,6 +87,7 @@ func Open(ctx context.Context, st Stores, o Options) (*Hub, error) {
 		viewerSet: map[*Viewer]struct{}{},
 		views:     views{byKey: map[viewKey]*view{}},
 		opened:    time.Now(),
+		run:       strings.ToLower(rand.Text()[:6]),
 	}
 	if h.epoch, err = openEpoch(ctx, st.Catalog, o.ReadOnly); err != nil {
 		return nil, err

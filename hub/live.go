@@ -69,7 +69,10 @@ type cell struct {
 	next    int32 // place of another version of the same metric, plus 1; they form a ring. Zero if there is none
 }
 
-func newLive(r *registry) *live { return &live{registry: r, armed: map[*view]struct{}{}} }
+// newLive counts from one, so that a token can say which count it means.
+func newLive(r *registry) *live {
+	return &live{registry: r, mark: mark{clock: 1}, armed: map[*view]struct{}{}}
+}
 
 // apply takes one group of the log. What is not readable in it is passed over: history records the loss.
 func (l *live) apply(ctx context.Context, e storage.Entry) {

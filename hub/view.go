@@ -261,7 +261,7 @@ func (w *view) write(now spot) {
 		framePool.Put(body) // each viewer writes its own
 		return
 	}
-	f.resume = w.hub.tokenString(f.to.token)
+	f.resume = w.hub.tokenString(f.to)
 	w.push(f)
 }
 

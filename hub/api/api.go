@@ -165,6 +165,7 @@ func (a *API) plainRoutes() {
 	a.router.HandleFunc("GET /assets/{file}", a.page)
 	a.router.HandleFunc("GET /metrics", a.metrics.ServeHTTP)
 	a.router.HandleFunc("GET /api/v1/live/sse", a.events)
+	a.router.HandleFunc("GET /api/v1/live/poll", a.poll)
 }
 
 // secure reports whether the person at the other end sees https.

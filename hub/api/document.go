@@ -119,8 +119,21 @@ func undescribed() []*huma.Operation {
 			Description: "Each event is one frame of the live feed: a snapshot first, then changes. Its id resumes after it, by the " +
 				"header Last-Event-ID. An event named reset means that this was not possible, and that a snapshot follows; one named bye, " +
 				"that the hub ends the stream, and why.",
-			Parameters: eventParams(), Responses: text("Events", "text/event-stream"),
-			Errors: []int{401, 403, 422, 503}},
+			Parameters: append(feedParams(), &huma.Param{Name: "Last-Event-ID", In: "header", Schema: &huma.Schema{Type: "string"}}),
+			Responses:  text("Events", "text/event-stream"), Errors: []int{401, 403, 422, 503}},
+		{OperationID: "live-poll", Method: http.MethodGet, Path: "/api/v1/live/poll", Tags: []string{"live"},
+			Summary: "Follow the newest readings by polling",
+			Description: "Answers with the frames after the token as soon as there are any, or with none when the wait is over. Ask again " +
+				"with the token of the answer. reset means that what came after the token is not known any more, and that a snapshot " +
+				"follows. The token is the ETag too, so that If-None-Match is answered 304 while nothing comes.",
+			Parameters: append(feedParams(),
+				&huma.Param{Name: "wait", In: "query", Description: "How long to wait for frames: up to 60s; 0 answers at once",
+					Schema: &huma.Schema{Type: "string", Default: "25s"}},
+				&huma.Param{Name: "If-None-Match", In: "header", Schema: &huma.Schema{Type: "string"}}),
+			Responses: map[string]*huma.Response{
+				"200": {Description: "Frames", Content: map[string]*huma.MediaType{"application/json": {Schema: pollSchema()}}},
+				"304": {Description: "Nothing has come"},
+			}, Errors: []int{401, 403, 410, 422, 503}},
 		{OperationID: "device-socket", Method: http.MethodGet, Path: "/device/v1", Tags: []string{"live"},
 			Summary: "Connect a device", Description: "WebSocket, subprotocols hub.v1.cbor and hub.v1.json; see PROTOCOL.md.", Responses: upgrade},
 		{OperationID: "live-socket", Method: http.MethodGet, Path: "/api/v1/live", Tags: []string{"live"},
@@ -129,7 +142,15 @@ func undescribed() []*huma.Operation {
 	}
 }
 
-func eventParams() []*huma.Param {
+func pollSchema() *huma.Schema {
+	return &huma.Schema{Type: "object", Required: []string{"frames", "token"}, Properties: map[string]*huma.Schema{
+		"reset":  {Type: "boolean", Description: "The token was too old: begin anew with the snapshot that follows"},
+		"frames": {Type: "array", Items: &huma.Schema{Type: "object"}, Description: "Frames of the live feed, in order"},
+		"token":  {Type: "string", Description: "What the next poll sends as after"},
+	}}
+}
+
+func feedParams() []*huma.Param {
 	list := func(name, description string) *huma.Param {
 		return &huma.Param{Name: name, In: "query", Description: description, Schema: &huma.Schema{Type: "string"}}
 	}
@@ -138,8 +159,9 @@ func eventParams() []*huma.Param {
 		list("metrics", "Only these metrics: names, or beginnings with * at the end, separated by commas"),
 		{Name: "mode", In: "query", Description: "latest conflates; all has every reading", Schema: &huma.Schema{
 			Type: "string", Enum: []any{"latest", "all"}, Default: "latest"}},
-		list("after", "Resumes after the event with this id, where Last-Event-ID cannot be sent"),
-		{Name: "Last-Event-ID", In: "header", Schema: &huma.Schema{Type: "string"}},
+		list("after", "Resumes after the frame with this token"),
+		{Name: "tick", In: "query", Description: "Least milliseconds between frames; 0 means 100, a negative number none",
+			Schema: &huma.Schema{Type: "number"}},
 	}
 }
 

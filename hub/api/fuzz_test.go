@@ -16,6 +16,7 @@ func FuzzRequests(f *testing.F) {
 		{"GET", "/api/v1/devices/pump/readings", "metric=a&from=2026-01-01&to=1766000000123&tz=Europe/Berlin&step=1d&agg=avg&format=csv", "", ""},
 		{"GET", "/api/v1/devices/pump/readings", "format=ndjson&limit=3&version=1", "", ""},
 		{"GET", "/api/v1/live/sse", "devices=a,b*&metrics=*&mode=all&after=x-1-2", "", ""},
+		{"GET", "/api/v1/live/poll", "devices=a,b*&mode=all&after=x-1.y.2&wait=1ms&tick=-1", "", ""},
 		{"GET", "/api/v1/latest", "device=p*&metric=a", "", ""},
 		{"GET", "/api/v1/audit", "before=000001766000000-000001&limit=5", "", ""},
 		{"POST", "/api/v1/devices", "", "application/json", `{"id":"x","labels":{"a":"b"},"position":{"lat":1,"lon":2}}`},
@@ -36,8 +37,8 @@ func FuzzRequests(f *testing.F) {
 			return
 		}
 		ctx := t.Context()
-		if strings.HasSuffix(path, "/sse") {
-			ctx = cancelled(t) // it would go on for ever
+		if strings.Contains(path, "/live/") {
+			ctx = cancelled(t) // it would go on for long or for ever
 		}
 		req := httptest.NewRequestWithContext(ctx, "GET", "/", strings.NewReader(body))
 		req.Method, req.URL = method, &url.URL{Path: path, RawQuery: query}

@@ -52,6 +52,7 @@ var rules = map[string]rule{
 	"GET /api/v1/audit":           {action: access.ReadAudit},
 	"POST /api/v1/flush":          {action: access.Maintain},
 	"GET /api/v1/live/sse":        {action: access.ReadLive, list: true},
+	"GET /api/v1/live/poll":       {action: access.ReadLive, list: true},
 	"GET /api/v1/latest":          {action: access.ReadLive, list: true},
 	"GET /api/v1/devices":         {action: access.ReadDevices, list: true},
 	"POST /api/v1/devices":        {action: access.CreateDevice},

@@ -66,6 +66,7 @@ var matrix = map[string][]string{
 	"GET /api/v1/audit":                  and(admins, []string{pForeign}),
 	"POST /api/v1/flush":                 admins,
 	"GET /api/v1/live/sse":               and(viewers, []string{elsewhere, here, pForeign}),
+	"GET /api/v1/live/poll":              and(viewers, []string{elsewhere, here, pForeign}),
 	"GET /api/v1/latest":                 and(viewers, []string{elsewhere, here, pForeign}),
 	"GET /api/v1/devices":                and(viewers, []string{elsewhere, here, pForeign}),
 	"POST /api/v1/devices":               admins,

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -62,19 +63,17 @@ func (a *API) events(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "text/event-stream")
 		return
 	}
-	sub, err := newSubscription(r, id)
+	sub, _, err := newSubscription(r, id, eventQuery)
 	if err != nil {
 		writeProblem(w, a.outward(ctx, err))
 		return
 	}
-	peer := newEventPeer()
-	viewer, err := a.Hub.Subscribe(ctx, sub, peer)
-	reset := errors.Is(err, hub.ErrResume)
-	if reset {
-		// EventSource would ask for the same again for ever.
-		sub.After = ""
-		viewer, err = a.Hub.Subscribe(ctx, sub, peer)
+	if last := r.Header.Get("Last-Event-ID"); last != "" {
+		sub.After = last
 	}
+	sub.Greet = true
+	peer := newEventPeer()
+	viewer, reset, err := a.subscribe(ctx, sub, peer) // EventSource would ask for the same again for ever
 	if err != nil {
 		writeProblem(w, a.outward(ctx, err))
 		return
@@ -164,32 +163,46 @@ func closeOf(why access.Reason) (wire.CloseCode, string) {
 }
 
 // eventQuery are the parameters that an event stream takes.
-var eventQuery = []string{"devices", "metrics", "mode", "after"}
+var eventQuery = []string{"devices", "metrics", "mode", "after", "tick"}
 
-// newSubscription reads the parameters of an event stream, which huma does not see.
-func newSubscription(r *http.Request, id access.Identity) (hub.Subscription, error) {
+// subscribe begins a subscription, and with a snapshot where it cannot resume.
+func (a *API) subscribe(ctx context.Context, sub hub.Subscription, peer *eventPeer) (v *hub.Viewer, reset bool, err error) {
+	v, err = a.Hub.Subscribe(ctx, sub, peer)
+	if reset = errors.Is(err, hub.ErrResume); reset {
+		sub.After = ""
+		v, err = a.Hub.Subscribe(ctx, sub, peer)
+	}
+	return v, reset, err
+}
+
+// newSubscription reads the parameters of a stream or a poll, which huma does not see. It also returns them all.
+func newSubscription(r *http.Request, id access.Identity, known []string) (hub.Subscription, url.Values, error) {
 	values, err := url.ParseQuery(r.URL.RawQuery)
 	if err != nil {
-		return hub.Subscription{}, faultf(http.StatusUnprocessableEntity, "The query of the address is malformed.")
+		return hub.Subscription{}, nil, faultf(http.StatusUnprocessableEntity, "The query of the address is malformed.")
 	}
 	for name := range values {
-		if !slices.Contains(eventQuery, name) {
-			return hub.Subscription{}, faultf(http.StatusUnprocessableEntity,
-				"Unknown parameter %.40q. This address takes %s.", name, strings.Join(eventQuery, ", "))
+		if !slices.Contains(known, name) {
+			return hub.Subscription{}, nil, faultf(http.StatusUnprocessableEntity,
+				"Unknown parameter %.40q. This address takes %s.", name, strings.Join(known, ", "))
 		}
 	}
 	mode, err := hub.ParseMode(values.Get("mode"))
 	if err != nil {
-		return hub.Subscription{}, err
+		return hub.Subscription{}, nil, err
 	}
 	sub := hub.Subscription{
 		Devices: splitList(values["devices"]), Metrics: splitList(values["metrics"]), Mode: mode, After: values.Get("after"),
 		Scope: id.Scope(access.ReadLive),
 	}
-	if last := r.Header.Get("Last-Event-ID"); last != "" {
-		sub.After = last
+	if text := values.Get("tick"); text != "" {
+		ms, err := strconv.ParseFloat(text, 64)
+		if err != nil || ms != ms {
+			return hub.Subscription{}, nil, faultf(http.StatusUnprocessableEntity, "The tick %.40q is not a number of milliseconds.", text)
+		}
+		sub.Tick = hub.TickOf(ms)
 	}
-	return sub, nil
+	return sub, values, nil
 }
 
 // splitList returns the items of lists separated by commas.

@@ -15,12 +15,8 @@ import (
 	"telemetryhub/hub/access"
 )
 
-const (
-	// maxViewerFrame is the largest frame that a viewer may send.
-	maxViewerFrame = 4 << 10
-	// maxTick is the slowest pace that a viewer may ask for.
-	maxTick = time.Hour
-)
+// maxViewerFrame is the largest frame that a viewer may send.
+const maxViewerFrame = 4 << 10
 
 // subscribes limits how often a viewer may change what it sees: each change costs a snapshot.
 var subscribes = Rate{PerSecond: 2, Burst: 10}
@@ -149,11 +145,7 @@ func readSubscription(frame []byte) (hub.Subscription, error) {
 	if err != nil {
 		return hub.Subscription{}, err
 	}
-	tick := maxTick
-	if ms := m.Subscribe.Tick; ms < float64(maxTick/time.Millisecond) {
-		tick = time.Duration(max(ms, -1) * float64(time.Millisecond))
-	}
 	return hub.Subscription{
-		Devices: m.Subscribe.Devices, Metrics: m.Subscribe.Metrics, Mode: mode, After: m.Subscribe.After, Tick: tick,
+		Devices: m.Subscribe.Devices, Metrics: m.Subscribe.Metrics, Mode: mode, After: m.Subscribe.After, Tick: hub.TickOf(m.Subscribe.Tick),
 	}, nil
 }
