@@ -53,6 +53,7 @@ func (b *Broker) serve(ctx context.Context, raw net.Conn, local bool) {
 // run lets mochi serve the connection until it ends. A panic, which check is there to prevent, ends this connection only.
 func (b *Broker) run(c *conn) {
 	defer c.end(cutLost, 0)
+	defer c.settle()
 	defer func() {
 		if p := recover(); p != nil {
 			b.Metrics.Panics.Add(1)

@@ -23,13 +23,18 @@ type Broker struct {
 	strangers strangers
 	limited   limitedLog
 
+	// spread is held while a message is distributed, for reading, and while a client takes up its session, for writing: a
+	// message in between would go to the part of mochi that is just given up. It is taken before mu, and never while
+	// somebody is waited for.
+	spread sync.RWMutex
+
 	started atomic.Bool
 	locals  chan net.Conn
 	over    chan struct{} // closed when Run is about to return
 
 	mu       sync.Mutex // guards the fields below; may be held while mochi's locks are taken, never during I/O
 	sessions map[string]*session
-	open     int // sessions with a connection
+	open     int // sessions with a connection from the network
 	offline  int // sessions without one
 	stopping bool
 }

@@ -38,6 +38,8 @@ type conn struct {
 	left     bool // the client said DISCONNECT and wants no will
 	verdicts []byte
 	replays  []replay
+	spreads  bool // holds Broker.spread for reading
+	takesUp  bool // holds Broker.spread for writing
 
 	revoked atomic.Bool
 	order   atomic.Int64 // of messages that wait to be acknowledged

@@ -54,17 +54,34 @@ func (h *hooks) OnSessionEstablish(cl *mqtt.Client, _ packets.Packet) {
 	if !ok {
 		return
 	}
+	c := connOf(cl)
+	h.b.spread.Lock()
+	c.takesUp = true
 	all := old.State.Inflight.GetAll(false)
 	slices.SortFunc(all, func(a, b packets.Packet) int { return int(a.Created - b.Created) })
 	for i, pk := range all {
 		pk.Created = int64(i)
 		old.State.Inflight.Set(pk)
 	}
-	connOf(cl).order.Store(int64(len(all)))
+	c.order.Store(int64(len(all)))
 }
 
 func (h *hooks) OnSessionEstablished(cl *mqtt.Client, _ packets.Packet) {
-	connOf(cl).session.ids.prune(inflight(cl))
+	c := connOf(cl)
+	c.settle()
+	c.session.ids.prune(inflight(cl))
+}
+
+// settle gives Broker.spread back. Only the goroutine that reads may call it.
+func (c *conn) settle() {
+	if c.takesUp {
+		c.takesUp = false
+		c.b.spread.Unlock()
+	}
+	if c.spreads {
+		c.spreads = false
+		c.b.spread.RUnlock()
+	}
 }
 
 // inflight tells which ids mochi has in use for the client.
@@ -243,6 +260,7 @@ func (h *hooks) OnPacketProcessed(cl *mqtt.Client, pk packets.Packet, err error)
 	if c == nil {
 		return
 	}
+	c.settle()
 	switch pk.FixedHeader.Type {
 	case packets.Publish, packets.Pubrel, packets.Subscribe, packets.Unsubscribe:
 		if !inflight(cl)(pk.PacketID) {
@@ -302,6 +320,10 @@ func (h *hooks) OnPublish(cl *mqtt.Client, pk packets.Packet) (packets.Packet, e
 			return pk, packets.ErrRejectPacket
 		}
 		return pk, packets.CodeSuccessIgnore
+	}
+	if c != nil {
+		h.b.spread.RLock()
+		c.spreads = true
 	}
 	if pk.FixedHeader.Retain {
 		if !h.b.retained.set(pk.TopicName, pk.Payload) {

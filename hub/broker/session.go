@@ -53,7 +53,7 @@ func (b *Broker) claim(c *conn) (refusal, *violation) {
 			b.countOfflineLocked(s, nil)
 			s.conn, s.last, s.done, s.will, s.bytes = c, c, make(chan struct{}), nil, 0
 			c.session = s
-			b.open++
+			b.countOpenLocked(c, 1)
 			b.mu.Unlock()
 			return 0, nil
 		}
@@ -92,7 +92,7 @@ func (b *Broker) detach(c *conn, stop func()) {
 	s := c.session
 	before := s.stop
 	s.conn, s.stop = nil, stop
-	b.open--
+	b.countOpenLocked(c, -1)
 	b.countOfflineLocked(s, client)
 	if client == nil {
 		b.dropLocked(s)
@@ -108,6 +108,13 @@ func (b *Broker) detach(c *conn, stop func()) {
 	before()
 	if oldest != nil {
 		b.publishWill(oldest.last, oldest.will)
+	}
+}
+
+// countOpenLocked counts a connection from the network: the hub's own have no limit.
+func (b *Broker) countOpenLocked(c *conn, n int) {
+	if !c.grant.local {
+		b.open += n
 	}
 }
 
@@ -235,6 +242,8 @@ func (b *Broker) publishWill(c *conn, w *will) {
 	if w.qos > 0 {
 		pk.PacketID = 1 // mochi wants one and does not use it
 	}
+	b.spread.RLock()
+	defer b.spread.RUnlock()
 	if err := b.server.InjectPacket(b.inner, pk); err != nil {
 		b.Logger.Warn("a will was not published", "client", c.id, "err", err)
 	}
