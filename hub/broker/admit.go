@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"runtime/debug"
+	"sync"
 	"time"
 
 	"telemetryhub/hub/access"
@@ -165,6 +166,7 @@ func (b *Broker) newConn(ctx context.Context, raw net.Conn, r *bufio.Reader, h *
 		wake: make(chan struct{}, 1), room: make(chan struct{}, 1), done: make(chan struct{}),
 	}
 	c.ctx, c.cancel = context.WithCancel(ctx)
+	c.fewer = sync.NewCond(&c.mu)
 	if h.clientID == "" {
 		c.id = "auto-" + rand.Text()
 		c.connack.assigned = c.id

@@ -53,6 +53,8 @@ type conn struct {
 	wake    chan struct{}
 	room    chan struct{}
 	done    chan struct{} // closed when writeLoop has returned
+	handed  int           // messages in mochi's queue for the client, or about to be
+	fewer   *sync.Cond    // told when there are fewer
 }
 
 // connack is what the answer to CONNECT says besides what mochi says.
@@ -149,6 +151,27 @@ func (c *conn) end(why cut, code byte) {
 	_ = c.raw.SetWriteDeadline(c.flushBy)
 	signal(c.wake)
 	signal(c.room)
+	c.fewer.Broadcast()
+}
+
+// hand counts a message that mochi is about to queue for the client. While most of that queue is in use it waits for the
+// goroutine that moves messages from there to c.queue. That needs nothing but its turn, and in a burst it may not have had
+// one: mochi would drop a message for a client that reads.
+func (c *conn) hand() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for c.handed >= max(1, c.b.MaxPending*3/4) && !c.closing {
+		c.fewer.Wait()
+	}
+	c.handed++
+}
+
+// moved counts messages that are not in mochi's queue any more.
+func (c *conn) moved(n int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.handed -= n
+	c.fewer.Broadcast()
 }
 
 // ended reports whether the end has begun.

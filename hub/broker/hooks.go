@@ -15,6 +15,10 @@ type hooks struct {
 	b *Broker
 }
 
+// originRetained stands for the client that a message comes from where it is a retained one, which does not go through
+// mochi's queue.
+const originRetained = "$retained"
+
 // replay is a filter for which retained messages are to be sent.
 type replay struct {
 	filter string
@@ -105,7 +109,11 @@ func (h *hooks) OnACLCheck(cl *mqtt.Client, topic string, write bool) bool {
 		return false
 	}
 	inner, _ := splitShare(topic)
-	return c.grant.subscribe(inner) && h.takes(cl, c)
+	if !c.grant.subscribe(inner) || !h.takes(cl, c) {
+		return false
+	}
+	c.hand()
+	return true
 }
 
 // takes reports whether there is room for one more message that the client must acknowledge. mochi would drop it silently.
@@ -179,6 +187,9 @@ func (h *hooks) OnPacketEncode(cl *mqtt.Client, pk packets.Packet) packets.Packe
 	switch pk.FixedHeader.Type {
 	case packets.Publish:
 		h.b.Metrics.MessagesOut.Add(1)
+		if pk.Origin != originRetained && !pk.FixedHeader.Dup {
+			c.moved(1)
+		}
 	case packets.Connack:
 		pk.Properties.MaximumPacketSize = uint32(h.b.MaxPacket)
 		pk.Properties.AssignedClientID = c.connack.assigned
@@ -214,6 +225,8 @@ func (h *hooks) OnSubscribe(cl *mqtt.Client, pk packets.Packet) packets.Packet {
 			verdict = codeFilter
 		case !c.grant.subscribe(inner):
 			verdict = codeNotAuthorized
+		case shared && f.NoLocal:
+			verdict = codeProtocol // MQTT-3.8.3-4
 		case !had && subs.Len()+len(fresh) >= h.b.MaxSubscriptions:
 			verdict = codeQuota
 		}
@@ -245,7 +258,9 @@ func (h *hooks) OnSubscribe(cl *mqtt.Client, pk packets.Packet) packets.Packet {
 func (h *hooks) OnSubscribed(cl *mqtt.Client, _ packets.Packet, codes []byte) {
 	c := connOf(cl)
 	for i, verdict := range c.verdicts {
-		if verdict != 0 && i < len(codes) {
+		if verdict == 0 {
+			c.moved(1) // OnACLCheck was asked for the subscription, not for a message
+		} else if i < len(codes) {
 			if codes[i] = verdict; !c.v5 {
 				codes[i] = 0x80 // the only failure that MQTT 3.1.1 knows
 			}
@@ -293,6 +308,7 @@ func (h *hooks) replay(cl *mqtt.Client, c *conn, topic string, id int) bool {
 		}
 		pk := packets.Packet{
 			FixedHeader: packets.FixedHeader{Type: packets.Publish, Retain: true}, TopicName: topic, Payload: payload,
+			Origin: originRetained,
 		}
 		if id > 0 {
 			pk.Properties.SubscriptionIdentifier = []int{id}
