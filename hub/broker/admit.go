@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"crypto/tls"
 	"errors"
+	"math"
 	"net"
 	"os"
 	"runtime/debug"
@@ -162,11 +163,14 @@ func (b *Broker) refuse(raw net.Conn, req *connect, why refusal, bad *violation,
 func (b *Broker) newConn(ctx context.Context, raw net.Conn, r *bufio.Reader, h *hello) *conn {
 	c := &conn{
 		b: b, raw: raw, r: r, grant: h.grant, id: h.clientID, v5: h.v5, will: h.will,
-		keepalive: time.Duration(h.keepalive) * time.Second, limited: h.receive < uint32(b.MaxInflight),
-		wake: make(chan struct{}, 1), room: make(chan struct{}, 1), done: make(chan struct{}),
+		keepalive: time.Duration(h.keepalive) * time.Second,
+		wake:      make(chan struct{}, 1), room: make(chan struct{}, 1), done: make(chan struct{}),
 	}
 	c.ctx, c.cancel = context.WithCancel(ctx)
 	c.fewer = sync.NewCond(&c.mu)
+	if h.receive < math.MaxUint16 {
+		c.flow.max, c.flow.sent = int(h.receive), make(map[uint16]struct{})
+	}
 	if h.clientID == "" {
 		c.id = "auto-" + rand.Text()
 		c.connack.assigned = c.id

@@ -28,7 +28,6 @@ type conn struct {
 	v5        bool
 	keepalive time.Duration
 	connack   connack
-	limited   bool  // takes so few unacknowledged messages that it gets QoS 0 only
 	will      *will // read and written by the goroutine that serves the connection
 	session   *session
 
@@ -46,6 +45,7 @@ type conn struct {
 
 	mu      sync.Mutex // guards the fields below, and setting deadlines
 	queue   []byte
+	flow    flow
 	writing int // bytes taken from the queue and not yet written
 	closing bool
 	why     cut
@@ -114,6 +114,11 @@ func (c *conn) next() error {
 			c.violated(bad)
 			return bad
 		}
+	case typePuback, typePubrec, typePubcomp:
+		c.mu.Lock()
+		c.queue = c.flow.acked(c.queue, packet, head)
+		c.mu.Unlock()
+		signal(c.wake)
 	case typeDisconnect:
 		// mochi does not see a reason code that no properties follow. With 4 the client wants its will.
 		c.left = !c.v5 || len(packet) == head || packet[head] != 4
@@ -188,12 +193,12 @@ func (c *conn) Write(p []byte) (int, error) {
 		c.mu.Unlock() // which a server of MQTT 3.1.1 does not send, but mochi does
 		return len(p), nil
 	}
-	if len(c.queue)+c.writing+len(p) > c.b.MaxPendingBytes {
+	if len(c.queue)+c.writing+c.flow.bytes+len(p) > c.b.MaxPendingBytes {
 		c.mu.Unlock()
 		c.slow()
 		return 0, errEnded
 	}
-	c.queue = append(c.queue, p...)
+	c.queue = c.flow.pass(c.queue, p)
 	c.mu.Unlock()
 	signal(c.wake)
 	return len(p), nil

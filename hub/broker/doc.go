@@ -15,9 +15,8 @@
 // # Messages to clients
 //
 // QoS 1 and 2 hold as far as the session: it is kept without a connection for up to an hour, in memory, with its messages up
-// to 1 MiB. A client for which one message had to be dropped is cut, or its session ended, so that it can see the gap. A
-// client of MQTT 5 that takes less than 4,096 unacknowledged messages (Receive Maximum) is granted QoS 0. Topic aliases are
-// not agreed on, and MQTT 3.1 is not spoken.
+// to 1 MiB. A client for which one message had to be dropped is cut, or its session ended, so that it can see the gap. Topic
+// aliases are not agreed on, and MQTT 3.1 is not spoken.
 //
 // Retained messages are the hub's: anybody else who wants one retained is disconnected. An empty one too: what it would
 // delete is the hub's. They live in memory only, and whoever publishes them does it again at each start, so none outlives

@@ -244,10 +244,6 @@ func (h *hooks) OnSubscribe(cl *mqtt.Client, pk packets.Packet) packets.Packet {
 			c.replays = append(c.replays, replay{f.Filter, f.Identifier, i})
 		}
 		f.RetainHandling = 2
-		if c.limited {
-			// mochi has a lock that can be held for ever in what it does for a client that limits what it takes.
-			f.Qos = 0
-		}
 		if c.grant.local && !shared {
 			f.NoLocal = true // the hub must not take its own messages for somebody else's
 		}

@@ -24,14 +24,7 @@ func TestStalledSubscriberIsCut(t *testing.T) {
 				stalled.subscribe(qos, "telemetry/#")
 				began := time.Now()
 				for i := range 20 {
-					hub.send(message("telemetry/pi-1/t", fmt.Sprint(i), qos, uint16(i+1)))
-					if qos == 1 {
-						hub.expect(packets.Puback)
-					} else if qos == 2 {
-						hub.expect(packets.Pubrec)
-						hub.send(packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Pubrel, Qos: 1}, PacketID: uint16(i + 1)})
-						hub.expect(packets.Pubcomp)
-					}
+					sendAll(hub, message("telemetry/pi-1/t", fmt.Sprint(i), qos, uint16(i+1)))
 					good.expectMessage("telemetry/pi-1/t", fmt.Sprint(i))
 				}
 				if took := time.Since(began); took != 0 {
@@ -93,23 +86,59 @@ func TestUnacknowledgedMessagesAreBounded(t *testing.T) {
 	}
 }
 
-// Who limits what it takes is granted QoS 0, so that the limit is kept.
+// A client gets no more unacknowledged messages than it takes, and all of them, in order.
 func TestReceiveMaximum(t *testing.T) {
 	r := start(t, false, broker.Options{})
 	hub := r.local(t)
-	x := r.connected(t, 5, "x", tokenView, func(p *packets.Packet) { p.Properties.ReceiveMaximum = 20 })
-	if got := x.subscribe(2, "telemetry/#"); got[0] != 0 {
-		t.Errorf("granted %d", got[0])
-	}
-	for i := range 100 {
-		hub.send(message("telemetry/pi-1/t", fmt.Sprint(i), 1, uint16(i+1)))
-		hub.expect(packets.Puback)
-	}
-	for i := range 100 {
-		if p := x.expectMessage("telemetry/pi-1/t", fmt.Sprint(i)); p.FixedHeader.Qos != 0 {
-			t.Fatalf("QoS %d", p.FixedHeader.Qos)
+	for qos := byte(1); qos < 3; qos++ {
+		x := r.connected(t, 5, "x", tokenView, func(p *packets.Packet) { p.Properties.ReceiveMaximum = 5 })
+		if got := x.subscribe(qos, "telemetry/#"); got[0] != qos {
+			t.Errorf("granted %d", got[0])
 		}
+		const n = 100
+		for i := range n { // every tenth with QoS 0
+			sendAll(hub, message("telemetry/pi-1/t", fmt.Sprint(i), qos*byte(min(1, (i+1)%10)), uint16(i+1)))
+		}
+		var open []uint16
+		for i := range n {
+			if len(open) == 5 && i%10 != 9 {
+				x.ping() // nothing comes now
+				p := packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Puback}, PacketID: open[0]}
+				open = open[1:]
+				if qos == 2 {
+					p.FixedHeader.Type = packets.Pubrec
+					x.send(p)
+					x.expect(packets.Pubrel)
+					p.FixedHeader.Type = packets.Pubcomp
+				}
+				x.send(p)
+			}
+			if p := x.expectMessage("telemetry/pi-1/t", fmt.Sprint(i)); p.FixedHeader.Qos > 0 {
+				open = append(open, p.PacketID)
+			}
+		}
+		_ = x.c.Close()
+		eventually(t, "it is gone", func() bool { return r.metrics.Open.Load() == 1 })
 	}
+}
+
+// sendAll publishes a message and waits until it has been distributed.
+func sendAll(x *client, p packets.Packet) {
+	x.t.Helper()
+	qos, id := p.FixedHeader.Qos, p.PacketID
+	if qos == 0 {
+		p.PacketID = 0
+	}
+	x.send(p)
+	switch qos {
+	case 1:
+		x.expect(packets.Puback)
+	case 2:
+		x.expect(packets.Pubrec)
+		x.send(packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Pubrel, Qos: 1}, PacketID: id})
+		x.expect(packets.Pubcomp)
+	}
+	x.ping()
 }
 
 // The hub may publish as fast as it can to somebody who reads.
