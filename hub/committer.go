@@ -26,7 +26,8 @@ type committer struct {
 	logger   *slog.Logger
 	interval time.Duration
 	held     func() error // says why nothing may be appended although the log has room
-	noRoom   func(bool)   // told at each try that found no room, and once when there is room again
+	outbox   *outbox
+	noRoom   func(bool) // told at each try that found no room, and once when there is room again
 
 	last  storage.Position
 	begin time.Time // of the last commit
@@ -92,6 +93,9 @@ func (c *committer) commit(ctx context.Context) error {
 		err := c.append(context.WithoutCancel(ctx)) // what has begun is finished, also while stopping
 		if errors.Is(err, storage.ErrFull) && ctx.Err() == nil {
 			c.rollback()
+			if c.held() == nil && c.outbox.yield(ctx) {
+				continue
+			}
 			c.refuse(entries, err)
 			if err := c.waitForRoom(ctx); err != nil {
 				return c.fail(entries, err)
@@ -194,6 +198,7 @@ func (c *committer) append(ctx context.Context) error {
 func (c *committer) publish(entries []entry) {
 	c.streams.committed(c.streamsT)
 	if c.group.Count() > 0 {
+		c.outbox.ledger.note(c.last, c.group.Len(), c.begin.UnixMilli())
 		c.tail.push(c.last, bytes.Clone(c.group.Bytes()))
 		c.stats.commits.Add(1)
 		c.stats.committedBytes.Add(uint64(c.group.Len()))

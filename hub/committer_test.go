@@ -54,6 +54,7 @@ func newBed(interval time.Duration) *bed {
 	log := &stubborn{Log: mem.NewLog()}
 	return &bed{log: log, committer: &committer{held: func() error { return nil },
 		log: log, queue: newQueue(4 << 20), streams: &streamTable{byKey: map[streamKey]*stream{}}, tail: newTail(1<<20, 0),
+		outbox: newOutbox(mem.NewCatalog(), log, 0, slog.New(slog.DiscardHandler)),
 		noRoom: func(bool) {}, stats: &counters{}, logger: slog.New(slog.DiscardHandler), interval: interval,
 	}}
 }

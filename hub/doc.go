@@ -9,6 +9,6 @@
 // a slow peer is never more than its newest state.
 //
 // Locks nest in this order: Viewer.mu, live.mu, entity.mu, streamTable.mu; Session.mu nests with none. No lock is held
-// during I/O, except entity.mu, which orders the changes of one device's record in the catalog, and Viewer.mu while a viewer
-// that comes back reads the log.
+// during I/O, except entity.mu, which orders the changes of one device's record in the catalog, Viewer.mu while a viewer
+// that comes back reads the log, and those that are there for that: Hub.saving, then outbox.trimming, and slot.saving.
 package hub

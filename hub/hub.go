@@ -36,6 +36,7 @@ type Hub struct {
 	queue    *queue
 	workers  *workers
 	tail     *tail
+	outbox   *outbox
 	live     *live
 	views    views
 	epoch    string
@@ -81,6 +82,7 @@ func Open(ctx context.Context, st Stores, o Options) (*Hub, error) {
 		queue:     newQueue(o.QueueBytes),
 		workers:   newWorkers(),
 		tail:      newTail(o.TailBytes, st.Log.Last()),
+		outbox:    newOutbox(catalog, st.Log, max(o.OutboxBytes, 0), o.Logger),
 		live:      newLive(reg),
 		idle:      make(chan struct{}, 1),
 		failed:    make(chan error, 1),
@@ -224,7 +226,7 @@ func (h *Hub) commitLoop(ctx context.Context) error {
 	}
 	c := &committer{
 		log: h.log, queue: h.queue, streams: h.streams, tail: h.tail, stats: &h.stats, logger: h.logger,
-		interval: h.options.CommitInterval, last: h.log.Last(), held: h.held, noRoom: h.noRoom,
+		interval: h.options.CommitInterval, last: h.log.Last(), held: h.held, noRoom: h.noRoom, outbox: h.outbox,
 	}
 	err := c.run(ctx)
 	switch {

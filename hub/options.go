@@ -30,6 +30,9 @@ type Options struct {
 	// HeadBytes is how much of what is not in history files yet may be in memory before it is written; it takes up to three
 	// times as much. Zero means 32 MiB.
 	HeadBytes int64
+	// OutboxBytes is about how much of the log, beyond what the history needs, is kept for outside cursors that are behind; what
+	// is over they skip. When the log or the disk is full they skip before that. Zero means 1 GiB, negative none.
+	OutboxBytes int64
 	// Window is how many batches, and WindowBytes how many bytes of them, a device may have unacknowledged. Zero means 32
 	// and 256 KiB.
 	Window, WindowBytes int
@@ -61,6 +64,9 @@ func (o *Options) fill() error {
 	def(&o.WindowBytes, 256<<10)
 	def(&o.MaxSessions, 20_000)
 	def(&o.MaxViewers, 12_000)
+	if o.OutboxBytes == 0 {
+		o.OutboxBytes = 1 << 30
+	}
 	if o.CommitInterval == 0 {
 		o.CommitInterval = 2 * time.Millisecond
 	}

@@ -18,6 +18,7 @@ const keyStreams = "cursor/streams"
 type cursorRecord struct {
 	Version  int              `json:"v"`
 	Position storage.Position `json:"pos"`
+	Marks    [][4]uint64      `json:"log,omitempty"` // of the ledger
 }
 
 // recover brings the views over the log up to date: history and live state from the history's checkpoint on, the streams
@@ -27,15 +28,19 @@ func (h *Hub) recover(ctx context.Context) error {
 	if err := h.restoreLatest(ctx); err != nil {
 		return err
 	}
-	from, err := h.loadCursor(ctx, keyStreams)
+	saved, err := h.loadCursor(ctx, keyStreams)
 	if err != nil {
 		return err
 	}
+	from := saved.Position
 	if from > h.log.Last() || h.history.Checkpoint() > h.log.Last() {
 		return fmt.Errorf("the checkpoint is at %d, but the log ends at %d: the end of the log is missing: %w; run hub check, or restore a backup",
 			max(from, h.history.Checkpoint()), h.log.Last(), storage.ErrCorrupt)
 	}
 	from = min(from, h.history.Checkpoint())
+	if err := h.outbox.load(ctx, max(from, h.log.First()), saved.Marks); err != nil {
+		return err
+	}
 	groups, records := 0, 0
 	var failed error
 	err = h.log.Read(ctx, max(from, h.log.First()), func(e storage.Entry) bool {
@@ -77,6 +82,7 @@ func (h *Hub) replay(ctx context.Context, e storage.Entry) (records int, err err
 	if err := r.Err(); err != nil { // the history takes what is readable and records the loss
 		h.logger.Error("a group of the log is not readable to its end", "position", uint64(e.Position), "err", err)
 	}
+	h.outbox.ledger.note(e.Position, len(e.Group), groupMS(e.Group))
 	for e.Position > h.history.Applied() && !h.stats.historyStuck.Load() {
 		err := h.history.ApplyEntry(ctx, e)
 		if errors.Is(err, storage.ErrFull) {
@@ -143,7 +149,7 @@ func (h *Hub) restoreLatest(ctx context.Context) error {
 	return nil
 }
 
-func (h *Hub) loadCursor(ctx context.Context, key string) (storage.Position, error) {
+func (h *Hub) loadCursor(ctx context.Context, key string) (cursorRecord, error) {
 	v, rev, err := h.catalog.Get(ctx, key)
 	var rec cursorRecord
 	if err == nil {
@@ -151,19 +157,19 @@ func (h *Hub) loadCursor(ctx context.Context, key string) (storage.Position, err
 	}
 	switch {
 	case errors.Is(err, storage.ErrNotFound):
-		return 0, nil
+		return cursorRecord{}, nil
 	case errors.Is(err, storage.ErrCorrupt):
 		h.logger.Error("a cursor is lost: the log is read from its beginning", "key", key, "err", err)
-		return 0, nil
+		return cursorRecord{}, nil
 	}
 	if err != nil {
-		return 0, fmt.Errorf("read the cursor %s: %w", key, err)
+		return cursorRecord{}, fmt.Errorf("read the cursor %s: %w", key, err)
 	}
-	return rec.Position, nil
+	return rec, nil
 }
 
 func (h *Hub) saveCursor(ctx context.Context, key string, pos storage.Position) error {
-	v, err := json.Marshal(cursorRecord{Version: recordVersion, Position: pos})
+	v, err := json.Marshal(cursorRecord{Version: recordVersion, Position: pos, Marks: h.outbox.marks()})
 	if err == nil {
 		_, err = h.catalog.Put(ctx, key, v, storage.Any)
 	}
@@ -174,10 +180,18 @@ func (h *Hub) saveCursor(ctx context.Context, key string, pos storage.Position) 
 }
 
 // checkpoint flushes history, saves the sequence numbers of the streams, which must be complete up to pos, and lets the log
-// forget what both have.
+// forget what both have. If there is no room for that, the outside cursors give up what the log holds for them.
 func (h *Hub) checkpoint(ctx context.Context, pos storage.Position) error {
 	h.saving.Lock()
 	defer h.saving.Unlock()
+	err := h.save(ctx, pos)
+	if errors.Is(err, storage.ErrFull) && h.outbox.yield(ctx) {
+		err = h.save(ctx, pos)
+	}
+	return err
+}
+
+func (h *Hub) save(ctx context.Context, pos storage.Position) error {
 	if err := h.history.Flush(ctx); err != nil {
 		return fmt.Errorf("flush the history: %w", err)
 	}
@@ -188,10 +202,7 @@ func (h *Hub) checkpoint(ctx context.Context, pos storage.Position) error {
 		return err
 	}
 	h.stats.flushes.Add(1)
-	if err := h.log.Trim(ctx, min(pos, h.history.Checkpoint())); err != nil {
-		return fmt.Errorf("trim the log: %w", err)
-	}
-	return nil
+	return h.outbox.trim(ctx, min(pos, h.history.Checkpoint()))
 }
 
 // historyLoop is the history's cursor. A flush runs beside it, one at a time.

@@ -45,6 +45,7 @@ type Status struct {
 	History                  history.Stats
 
 	Devices, Sessions, Viewers int
+	Cursors                    []CursorStatus // the outside ones, by name
 
 	// Readings, Commits and the rest count since the start. CommittedBytes is the size of the groups.
 	Readings, Commits, CommittedBytes uint64
@@ -69,6 +70,7 @@ func (h *Hub) Status() Status {
 		Durable: h.tail.end(), Historic: h.history.Checkpoint(), First: h.log.First(),
 		LogBytes: h.log.Size(), ChunkBytes: h.chunks.Size(), History: h.history.Stats(),
 		Devices: devices, Sessions: int(h.sessions.Load()), Viewers: int(h.viewers.Load()),
+		Cursors:  h.outbox.status(),
 		Readings: c.readings.Load(), Commits: c.commits.Load(), CommittedBytes: c.committedBytes.Load(),
 		Duplicates: c.duplicates.Load(), Gaps: c.gaps.Load(), Refused: c.refused.Load(),
 		Replaced: c.replaced.Load(), Flushes: c.flushes.Load(),

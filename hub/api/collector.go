@@ -1,6 +1,8 @@
 package api
 
 import (
+	"time"
+
 	"github.com/prometheus/client_golang/prometheus"
 
 	"telemetryhub/hub"
@@ -18,6 +20,14 @@ type figure struct {
 type collector struct {
 	status  func() hub.Status
 	figures []figure
+	cursors []cursorFigure
+}
+
+// cursorFigure is one line for each outside cursor; there are few, and only the hub's configuration makes them.
+type cursorFigure struct {
+	desc *prometheus.Desc
+	kind prometheus.ValueType
+	read func(*hub.CursorStatus) float64
 }
 
 func newCollector(status func() hub.Status) *collector {
@@ -52,6 +62,20 @@ func newCollector(status func() hub.Status) *collector {
 	counter("replaced_sessions_total", "Connections replaced by a newer one of the same device.", func(s *hub.Status) uint64 { return s.Replaced })
 	counter("history_flushes_total", "Flushes into history files.", func(s *hub.Status) uint64 { return s.Flushes })
 	counter("history_lost_total", "Damaged records that left a gap.", func(s *hub.Status) uint64 { return s.History.Lost })
+	cursor := func(name, help string, kind prometheus.ValueType, read func(*hub.CursorStatus) float64) {
+		desc := prometheus.NewDesc("hub_cursor_"+name, help, []string{"cursor"}, nil)
+		c.cursors = append(c.cursors, cursorFigure{desc, kind, read})
+	}
+	cursor("lag_groups", "Groups of the log that have not been handed on.", prometheus.GaugeValue,
+		func(s *hub.CursorStatus) float64 { return float64(s.LagGroups) })
+	cursor("lag_bytes", "Size of the log that has not been handed on.", prometheus.GaugeValue,
+		func(s *hub.CursorStatus) float64 { return float64(s.LagBytes) })
+	cursor("lag_seconds", "How long the oldest reading that has not been handed on has waited.", prometheus.GaugeValue,
+		func(s *hub.CursorStatus) float64 { return s.Lag(time.Now()).Seconds() })
+	cursor("skipped_ranges_total", "Losses because too much had not been handed on.", prometheus.CounterValue,
+		func(s *hub.CursorStatus) float64 { return float64(s.Skipped.Ranges) })
+	cursor("skipped_bytes_total", "Size of the log that was lost that way.", prometheus.CounterValue,
+		func(s *hub.CursorStatus) float64 { return float64(s.Skipped.Bytes) })
 	return c
 }
 
@@ -67,6 +91,9 @@ func (c *collector) Describe(ch chan<- *prometheus.Desc) {
 	for _, f := range c.figures {
 		ch <- f.desc
 	}
+	for _, f := range c.cursors {
+		ch <- f.desc
+	}
 }
 
 // Collect implements prometheus.Collector.
@@ -74,5 +101,10 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	s := c.status()
 	for _, f := range c.figures {
 		ch <- prometheus.MustNewConstMetric(f.desc, f.kind, f.read(&s))
+	}
+	for _, f := range c.cursors {
+		for i := range s.Cursors {
+			ch <- prometheus.MustNewConstMetric(f.desc, f.kind, f.read(&s.Cursors[i]), s.Cursors[i].Name)
+		}
 	}
 }
