@@ -38,6 +38,7 @@ var arrows = map[string][]string{
 	"hub/access":                  {"device", "storage", "hub/access/..."},
 	"hub/ws":                      {"device", "device/wire", "storage", "hub", "hub/access"},
 	"hub/broker":                  {"device", "hub", "hub/access"},
+	"hub/mqtt":                    {"device", "device/wire", "storage", "hub"},
 	"hub/api":                     {"device", "device/wire", "storage", "storage/history", "hub", "hub/access/..."},
 	"firmware-sim":                {"device/...", "firmware-sim/..."},
 	"firmware-sim/chip":           {},
@@ -51,6 +52,7 @@ var arrows = map[string][]string{
 // homes lists the packages that a library is hidden in: nobody else imports it.
 var homes = map[string][]string{
 	"github.com/lxzan/gws":                {"hub/ws", "device/agent", "cmd/hub"},
+	"github.com/eclipse/paho.mqtt.golang": {"hub/mqtt"},
 	"go.etcd.io/bbolt":                    {"storage/bolt", "cmd/hub"},
 	"github.com/danielgtaylor/huma":       {"hub/api"},
 	"github.com/prometheus/client_golang": {"hub/api"},

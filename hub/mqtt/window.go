@@ -1,0 +1,117 @@
+package mqtt
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	paho "github.com/eclipse/paho.mqtt.golang"
+
+	"telemetryhub/storage"
+)
+
+// window is what has been published and not acknowledged yet, in order. It is bounded in number and in bytes.
+type window struct {
+	flights chan flight
+
+	mu    sync.Mutex // guards the fields below
+	most  int
+	bytes int
+	used  int
+	held  int
+	freed chan struct{} // closed when there is room again; nil if nobody waits
+}
+
+// flight is one message under way, or a mark that all readings up to a position went before.
+type flight struct {
+	token paho.Token // nil for a mark
+	size  int
+	sent  time.Time
+	pos   storage.Position
+}
+
+func newWindow(most, bytes int) *window {
+	return &window{flights: make(chan flight, most), most: most, bytes: bytes}
+}
+
+// enter waits until there is room for a message. One that is larger than the window has room when it is alone.
+func (w *window) enter(ctx context.Context, size int) error {
+	for {
+		w.mu.Lock()
+		if w.used == 0 || w.used < w.most && w.held+size <= w.bytes {
+			w.used++
+			w.held += size
+			w.mu.Unlock()
+			return nil
+		}
+		if w.freed == nil {
+			w.freed = make(chan struct{})
+		}
+		freed := w.freed
+		w.mu.Unlock()
+		select {
+		case <-freed:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+func (w *window) leave(size int) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.used--
+	w.held -= size
+	if w.freed != nil {
+		close(w.freed)
+		w.freed = nil
+	}
+}
+
+// add puts a flight behind the others.
+func (w *window) add(ctx context.Context, f flight) error {
+	select {
+	case w.flights <- f:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+var errNoAck = errors.New("the broker has not acknowledged a message in time")
+
+// await waits for the acknowledgements, one after the other, and calls landed after each message and passed for each mark.
+func (w *window) await(ctx context.Context, timeout time.Duration, landed func(), passed func(storage.Position)) error {
+	timer := time.NewTimer(timeout)
+	defer timer.Stop()
+	for {
+		var f flight
+		select {
+		case f = <-w.flights:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+		if f.token == nil {
+			passed(f.pos)
+			continue
+		}
+		select {
+		case <-f.token.Done():
+		default:
+			timer.Reset(timeout - time.Since(f.sent))
+			select {
+			case <-f.token.Done():
+			case <-timer.C:
+				return errNoAck
+			case <-ctx.Done():
+				return context.Cause(ctx)
+			}
+		}
+		if err := f.token.Error(); err != nil {
+			return err
+		}
+		w.leave(f.size)
+		landed()
+	}
+}
