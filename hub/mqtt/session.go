@@ -179,12 +179,21 @@ func (s *session) subscribe(ctx context.Context) error {
 }
 
 // publish sends a message when there is room for it under way.
-func (s *session) publish(ctx context.Context, topic string, retain bool, payload []byte) error {
+func (s *session) publish(ctx context.Context, topic string, retain bool, payload []byte) (flight, error) {
 	size := len(topic) + len(payload)
 	if err := s.window.enter(ctx, size); err != nil {
+		return flight{}, err
+	}
+	return flight{token: s.client.Publish(topic, 1, retain, payload), size: size, sent: time.Now()}, nil
+}
+
+// publishState is publish for a topic named status.
+func (s *session) publishState(ctx context.Context, topic, payload string) error {
+	f, err := s.publish(ctx, topic, true, []byte(payload))
+	if err != nil {
 		return err
 	}
-	return s.window.add(ctx, flight{token: s.client.Publish(topic, 1, retain, payload), size: size, sent: time.Now()})
+	return s.window.add(ctx, f)
 }
 
 // publishReadings publishes what the cursor has until ctx ends.
@@ -192,42 +201,56 @@ func (s *session) publishReadings(ctx context.Context) error {
 	var batch []hub.Delivery
 	var buf []byte // of payloads, which paho keeps until they are acknowledged: so it is never used again
 	for {
-		var pos storage.Position
+		var last flight // of the batch, which waits for the batch's position
 		var err error
+		var pos storage.Position
 		batch, pos, err = s.cursor.Next(ctx, batch[:0])
 		if err != nil {
 			return err
 		}
 		for i := range batch {
-			d := &batch[i]
-			topic := s.topics.of(d)
-			switch {
-			case topic == "":
-				s.o.Metrics.Unnamed.Add(1)
+			topic := s.topic(&batch[i])
+			if topic == "" {
 				continue
-			case d.ArrivalMS-d.TimeMS > maxOldMS:
-				s.o.Metrics.Old.Add(1)
-				continue
+			}
+			if last.token != nil {
+				if err := s.window.add(ctx, last); err != nil {
+					return err
+				}
 			}
 			if cap(buf)-len(buf) < 256 {
 				buf = make([]byte, 0, 16<<10)
 			}
 			start := len(buf)
-			buf = appendReading(buf, d)
-			if err := s.publish(ctx, topic, s.o.Retain, buf[start:len(buf):len(buf)]); err != nil {
+			buf = appendReading(buf, &batch[i])
+			if last, err = s.publish(ctx, topic, s.o.Retain, buf[start:len(buf):len(buf)]); err != nil {
 				return err
 			}
 		}
-		if err := s.window.add(ctx, flight{pos: pos}); err != nil {
+		last.pos = pos
+		if err := s.window.add(ctx, last); err != nil {
 			return err
 		}
 	}
 }
 
+// topic returns where to publish a reading, "" if nowhere.
+func (s *session) topic(d *hub.Delivery) string {
+	if d.ArrivalMS-d.TimeMS > maxOldMS {
+		s.o.Metrics.Old.Add(1)
+		return ""
+	}
+	topic := s.topics.of(d)
+	if topic == "" {
+		s.o.Metrics.Unnamed.Add(1)
+	}
+	return topic
+}
+
 // publishStates publishes who is there: first that of everybody, since what the broker keeps may be of another time, then what
 // changes.
 func (s *session) publishStates(ctx context.Context) error {
-	if err := s.publish(ctx, s.o.hubTopic(), true, []byte(online)); err != nil {
+	if err := s.publishState(ctx, s.o.hubTopic(), online); err != nil {
 		return err
 	}
 	told := map[device.ID]string{}
@@ -237,7 +260,7 @@ func (s *session) publishStates(ctx context.Context) error {
 			return nil
 		}
 		told[c.Device] = now
-		return s.publish(ctx, s.o.statusTopic(c.Device), true, []byte(now))
+		return s.publishState(ctx, s.o.statusTopic(c.Device), now)
 	})
 }
 

@@ -23,16 +23,16 @@ type window struct {
 	freed chan struct{} // closed when there is room again; nil if nobody waits
 }
 
-// flight is one message under way, or a mark that all readings up to a position went before.
+// flight is one message under way. It may be without one, if there was nothing to publish up to a position.
 type flight struct {
-	token paho.Token // nil for a mark
+	token paho.Token // nil without a message
 	size  int
 	sent  time.Time
-	pos   storage.Position
+	pos   storage.Position // everything up to here is done when this and all before are acknowledged; zero says nothing
 }
 
 func newWindow(most, bytes int) *window {
-	return &window{flights: make(chan flight, most), most: most, bytes: bytes}
+	return &window{flights: make(chan flight, 2*most), most: most, bytes: bytes}
 }
 
 // enter waits until there is room for a message. One that is larger than the window has room when it is alone.
@@ -81,7 +81,7 @@ func (w *window) add(ctx context.Context, f flight) error {
 
 var errNoAck = errors.New("the broker has not acknowledged a message in time")
 
-// await waits for the acknowledgements, one after the other, and calls landed after each message and passed for each mark.
+// await waits for the acknowledgements, one after the other, and calls landed after each message and passed for each position.
 func (w *window) await(ctx context.Context, timeout time.Duration, landed func(), passed func(storage.Position)) error {
 	timer := time.NewTimer(timeout)
 	defer timer.Stop()
@@ -92,26 +92,32 @@ func (w *window) await(ctx context.Context, timeout time.Duration, landed func()
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
-		if f.token == nil {
-			passed(f.pos)
-			continue
-		}
-		select {
-		case <-f.token.Done():
-		default:
-			timer.Reset(timeout - time.Since(f.sent))
-			select {
-			case <-f.token.Done():
-			case <-timer.C:
-				return errNoAck
-			case <-ctx.Done():
-				return context.Cause(ctx)
+		if f.token != nil {
+			if err := f.wait(ctx, timer, timeout); err != nil {
+				return err
 			}
+			w.leave(f.size)
+			landed()
 		}
-		if err := f.token.Error(); err != nil {
-			return err
+		if f.pos != 0 {
+			passed(f.pos)
 		}
-		w.leave(f.size)
-		landed()
+	}
+}
+
+func (f *flight) wait(ctx context.Context, timer *time.Timer, timeout time.Duration) error {
+	select {
+	case <-f.token.Done():
+		return f.token.Error()
+	default:
+	}
+	timer.Reset(timeout - time.Since(f.sent))
+	select {
+	case <-f.token.Done():
+		return f.token.Error()
+	case <-timer.C:
+		return errNoAck
+	case <-ctx.Done():
+		return context.Cause(ctx)
 	}
 }
