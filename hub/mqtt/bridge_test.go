@@ -23,6 +23,7 @@ import (
 )
 
 func TestReadingsArePublished(t *testing.T) {
+	t.Parallel()
 	r, b := newRig(t), newBroker(t)
 	r.add("a")
 	r.ingest("a", `{"early":1}`) // before there was a bridge
@@ -59,11 +60,12 @@ func TestReadingsArePublished(t *testing.T) {
 
 // TestOutageLosesNothing is case M1.
 func TestOutageLosesNothing(t *testing.T) {
+	t.Parallel()
 	r, b := newRig(t), newBroker(t)
 	devices := []device.ID{"a", "b", "c"}
 	r.add(devices...)
 	r.bridge(b.dial)
-	const rounds = 300
+	const rounds = 180
 	for i := 1; i <= rounds; i++ {
 		switch i {
 		case rounds / 3:
@@ -87,6 +89,7 @@ func TestOutageLosesNothing(t *testing.T) {
 
 // TestWhatWasNotAcknowledgedComesAgain is case M2: the hub dies with messages under way.
 func TestWhatWasNotAcknowledgedComesAgain(t *testing.T) {
+	t.Parallel()
 	r, b := newRig(t), newBroker(t)
 	r.add("a")
 	var acks atomic.Int64
@@ -120,6 +123,7 @@ func TestWhatWasNotAcknowledgedComesAgain(t *testing.T) {
 
 // TestWindowIsBounded is case M4.
 func TestWindowIsBounded(t *testing.T) {
+	t.Parallel()
 	r, b := newRig(t), newBroker(t)
 	r.add("a")
 	b.publish = func(_ *link, p *packets.PublishPacket) bool { return strings.HasSuffix(p.TopicName, "/status") }
@@ -138,6 +142,7 @@ func TestWindowIsBounded(t *testing.T) {
 // TestBrokersThatDoNotWork is case M3 and M5: whatever a broker does, the bridge tries again later, the hub does not mind, and
 // when the broker has come to its senses everything arrives.
 func TestBrokersThatDoNotWork(t *testing.T) {
+	t.Parallel()
 	publish := func(topic string, payload int) []byte { // with QoS 1 and number 7
 		n := 2 + len(topic) + 2 + payload
 		p := []byte{publishHead | 2, byte(n)&127 | 128, byte(n>>7)&127 | 128, byte(n>>14)&127 | 128, byte(n >> 21), 0, byte(len(topic))}
@@ -195,6 +200,7 @@ const publishHead = 0x30
 
 // TestBrokersThatSayNothing is the rest of case M3: they do not answer, and the bridge gives them up.
 func TestBrokersThatSayNothing(t *testing.T) {
+	t.Parallel()
 	r, b := newRig(t), newBroker(t)
 	r.add("a")
 	b.publish = func(l *link, _ *packets.PublishPacket) bool { return l.n > 2 }
@@ -210,6 +216,7 @@ func TestBrokersThatSayNothing(t *testing.T) {
 }
 
 func TestHandshakeThatIsNotAnsweredEndsWithTheBridge(t *testing.T) {
+	t.Parallel()
 	r, b := newRig(t), newBroker(t)
 	b.connect = func(l *link) error { _, err := l.Read(make([]byte, 1)); return err } // it waits for the other
 	r.bridge(b.dial)
@@ -222,6 +229,7 @@ func TestHandshakeThatIsNotAnsweredEndsWithTheBridge(t *testing.T) {
 
 // TestStatesAreCorrectedAtEachConnect is case M14.
 func TestStatesAreCorrectedAtEachConnect(t *testing.T) {
+	t.Parallel()
 	r, b := newRig(t), newBroker(t)
 	r.add("a", "b", "gone")
 	for _, id := range []string{"a", "b", "gone"} { // of a run before
@@ -264,6 +272,7 @@ func TestStatesAreCorrectedAtEachConnect(t *testing.T) {
 // TestBridgeHearsOnlyWhatItAskedFor is case M6: it subscribes to nothing that it publishes, and two hubs at one broker do not
 // feed each other.
 func TestBridgeHearsOnlyWhatItAskedFor(t *testing.T) {
+	t.Parallel()
 	r, b := newRig(t), newBroker(t)
 	r.add("a")
 	r.bridge(b.dial, func(o *mqtt.Options) { o.Ingest, o.Prefix, o.Retain = r.hub, "home/", true })
@@ -304,6 +313,7 @@ func (l *link) send(topic, payload string, id uint16, retained bool) error {
 }
 
 func TestReadingsFromABrokerAreAcknowledgedOnceStored(t *testing.T) {
+	t.Parallel()
 	r, b := newRig(t), newBroker(t)
 	r.add("a")
 	in := &taker{Hub: r.hub}
@@ -383,9 +393,10 @@ func TestReadingsFromABrokerAreAcknowledgedOnceStored(t *testing.T) {
 }
 
 func TestFloodFromABrokerIsTakenInOrder(t *testing.T) {
+	t.Parallel()
 	r, b := newRig(t), newBroker(t)
 	r.add("a")
-	const n = 2000
+	const n = 600 // more than wait at a time
 	b.connect = func(l *link) error {
 		if err := l.accept(); err != nil {
 			return err
