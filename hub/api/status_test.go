@@ -85,11 +85,16 @@ func TestMetricsAreForProgramsOnThisMachineAndThoseWithAToken(t *testing.T) {
 			Value: func() float64 { return 7 }}}
 	})
 	viewer, dev := r.token(access.Viewer), r.device("pump")
+	cursor, err := r.hub.OpenCursor(t.Context(), "mqtt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer cursor.Close()
 	resp, body := r.do(call{method: "GET", path: "/metrics"})
 	if resp.StatusCode != 200 {
 		t.Fatalf("a program on this machine is answered %d", resp.StatusCode)
 	}
-	for _, line := range []string{"hub_ready 1", `hub_sockets_total{socket="device"} 7`, "hub_devices 1", "go_goroutines", "hub_build_info"} {
+	for _, line := range []string{"hub_ready 1", `hub_sockets_total{socket="device"} 7`, "hub_devices 1", `hub_cursor_lag_seconds{cursor="mqtt"} 0`, "go_goroutines", "hub_build_info"} {
 		if !strings.Contains(body, line) {
 			t.Errorf("the figures have no line %s", line)
 		}

@@ -35,7 +35,8 @@ func broke(format string, args ...any) error {
 type checker struct {
 	r         *bufio.Reader
 	publishes bool // the bridge has subscribed, or had in a session that the broker remembers
-	accepted  bool // the CONNACK has come
+	answered  bool // the CONNACK has come
+	refused   bool // and said no
 	// tooLarge is called for a message over maxPacket, which is passed over: id is zero with QoS 0.
 	tooLarge func(id uint16)
 	buf      []byte
@@ -97,7 +98,7 @@ func (c *checker) allowed(kind, flags byte, size int) error {
 	want := map[byte]int{typeConnack: 2, typePuback: 2, typeSuback: 3, typePingresp: 0}
 	exact, known := want[kind]
 	switch {
-	case (kind == typeConnack) == c.accepted:
+	case (kind == typeConnack) == c.answered || c.refused:
 		return broke("a packet of type %d at the wrong time", kind)
 	case kind == typePublish && !c.publishes:
 		return broke("a message although nothing was subscribed")
@@ -119,7 +120,7 @@ func (c *checker) content(kind, head byte, body []byte) error {
 		if body[0] > 1 || body[1] > 5 || body[0] == 1 && body[1] != 0 {
 			return broke("an answer to the connect of %v", body)
 		}
-		c.accepted = body[1] == 0
+		c.answered, c.refused = true, body[1] != 0
 	case typePuback, typeSuback:
 		if body[0] == 0 && body[1] == 0 {
 			return broke("an acknowledgement of message 0")
