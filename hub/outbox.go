@@ -88,6 +88,13 @@ const (
 	SkipGone  SkipCause = "log_gone"     // the log no longer had it when the hub started
 )
 
+// advice says what to do about each cause.
+var advice = map[SkipCause]string{
+	SkipLimit: "bring back what it feeds, or keep more for it with --outbox",
+	SkipFull:  "free some space, or bring back what it feeds",
+	SkipGone:  "was the log of another day put back? what it feeds has a gap now",
+}
+
 // CursorStatus is the state of an outside cursor at one moment. Groups and bytes are off by a few percent at most.
 type CursorStatus struct {
 	Name     string
@@ -290,8 +297,8 @@ func (o *outbox) skip(cause SkipCause) {
 		s.alarmed = true
 		o.mu.Unlock()
 		if !alarmed {
-			o.logger.Error("a cursor is too far behind and skips readings: bring back what it feeds, or allow it more with --outbox",
-				"cursor", s.name, "cause", string(cause), "from", uint64(last.From), "to", uint64(last.To),
+			o.logger.Error("a cursor that is behind skips readings that the log cannot keep", "cursor", s.name, "cause", string(cause),
+				"do", advice[cause], "from", uint64(last.From), "to", uint64(last.To),
 				"since", unixMilli(last.FromMS), "until", unixMilli(last.ToMS))
 		}
 	}

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"runtime"
 	"slices"
 	"strings"
@@ -477,6 +479,22 @@ func TestURLs(t *testing.T) {
 	}
 	if e, err := mqtt.ParseURL("tcp://me@10.0.0.1", mqtt.DialOptions{Plaintext: true}); err != nil || e.User != "me" {
 		t.Errorf("plain text by name: %v, %v", e, err)
+	}
+	secure := httptest.NewTLSServer(nil)
+	defer secure.Close()
+	config := secure.Client().Transport.(*http.Transport).TLSClientConfig
+	for want, o := range map[bool]mqtt.DialOptions{true: {TLS: config}, false: {}} { // the system does not know its certificate
+		e, err := mqtt.ParseURL(strings.Replace(secure.URL, "https", "tls", 1), o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c, err := e.Dial(t.Context())
+		if (err == nil) != want {
+			t.Errorf("over TLS: %v", err)
+		}
+		if err == nil {
+			_ = c.Close()
+		}
 	}
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

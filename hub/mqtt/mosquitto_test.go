@@ -154,7 +154,7 @@ func TestMosquittoRestartsUnderLoad(t *testing.T) {
 		return len(got) > 0
 	})
 
-	const seconds, batch = 4, 10 // readings in one message of one device
+	const seconds, batch = 3, 10 // readings in one message of one device
 	tick := time.NewTicker(time.Second / 50)
 	defer tick.Stop()
 	n := 0

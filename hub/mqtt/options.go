@@ -32,7 +32,7 @@ type Options struct {
 	Source Source
 	// Dial opens the connection to the broker. It must return when its context ends.
 	Dial func(context.Context) (net.Conn, error)
-	// Name is the name of the cursor.
+	// Name is the name of the cursor, for which the rules of Hub.OpenCursor hold.
 	Name string
 	// ClientID is how the bridge calls itself; the broker knows it again by that. Empty means "hub-" and Name. Two bridges at one
 	// broker need different ones.
@@ -50,8 +50,9 @@ type Options struct {
 	Window, WindowBytes int
 	// AckTimeout is how long the broker may take to acknowledge a message; after that the connection is given up. Zero means 30 s.
 	AckTimeout time.Duration
-	// Retry and RetryMax bound the time until the next try after a failure; it grows from the first to the second, with jitter,
-	// and begins anew after a connection that lasted a minute. Zero means 1 s and 30 s.
+	// Retry and RetryMax are about how long it waits before the next try: it grows from the first to the second with every
+	// failure, any time up to that is as likely, and after a connection that lasted a minute it begins anew. Zero means 1 s and
+	// 30 s.
 	Retry, RetryMax time.Duration
 	// Metrics is counted into. Nil means that nobody looks.
 	Metrics *Metrics

@@ -20,7 +20,7 @@ const (
 	keepAlive = 30 * time.Second
 	// publishTimeout is how long paho may take to pass on a message. It never waits for the network, so this is over only when
 	// paho has stopped and not said so yet.
-	publishTimeout = 2 * time.Second
+	publishTimeout = time.Second
 	// commitInterval is how often the cursor's place is written to the disk.
 	commitInterval = time.Second
 	// goodbye is how long the last words may take.
