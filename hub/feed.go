@@ -249,22 +249,22 @@ func (l *live) now() mark {
 	return l.mark
 }
 
-// arm asks for a call of changed at the next change. It reports false if there has been one since the view looked.
-func (l *live) arm(w *view, looked mark) bool {
+// arm asks for a call of changed at the next change. It reports false if there has been one since the follower looked.
+func (l *live) arm(f follower, looked mark) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.mark != looked {
 		return false
 	}
-	l.armed[w] = struct{}{}
+	l.armed[f] = struct{}{}
 	return true
 }
 
 // disarm takes back arm.
-func (l *live) disarm(w *view) {
+func (l *live) disarm(f follower) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	delete(l.armed, w)
+	delete(l.armed, f)
 }
 
 // token is the place of a viewer in the log.

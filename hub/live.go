@@ -20,11 +20,11 @@ type live struct {
 	rows     record.Rows // of apply
 	watch    watch       // of watchPresence
 
-	mu      sync.Mutex         // guards the fields below and liveState of every entity
-	mark                       // of the last change of all; clock counts changes of presence, attributes and states
-	recent  list.List          // *entity, the one that changed last in front
-	armed   map[*view]struct{} // told of the next change
-	started bool               // recovery is over
+	mu      sync.Mutex            // guards the fields below and liveState of every entity
+	mark                          // of the last change of all; clock counts changes of presence, attributes and states
+	recent  list.List             // *entity, the one that changed last in front
+	armed   map[follower]struct{} // told of the next change
+	started bool                  // recovery is over
 }
 
 // liveState is the live part of an entity, guarded by live.mu.
@@ -71,7 +71,7 @@ type cell struct {
 
 // newLive counts from one, so that a token can say which count it means.
 func newLive(r *registry) *live {
-	return &live{registry: r, mark: mark{clock: 1}, armed: map[*view]struct{}{}}
+	return &live{registry: r, mark: mark{clock: 1}, armed: map[follower]struct{}{}}
 }
 
 // apply takes one group of the log. What is not readable in it is passed over: history records the loss.
@@ -183,7 +183,7 @@ func (l *live) state(e *entity, schema *device.Schema, rows []device.Row, nowMS 
 	wake(l.takeState(e, schema, rows, nowMS))
 }
 
-func (l *live) takeState(e *entity, schema *device.Schema, rows []device.Row, nowMS int64) []*view {
+func (l *live) takeState(e *entity, schema *device.Schema, rows []device.Row, nowMS int64) []follower {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.clock++
@@ -300,25 +300,32 @@ func (l *live) settle(pos storage.Position, now time.Time) {
 	}
 }
 
-// disarmLocked returns the views that wait for a change.
-func (l *live) disarmLocked() []*view {
+// follower is told once of the next change after it has asked.
+type follower interface {
+	changed()
+	// brief reports whether changed returns at once.
+	brief() bool
+}
+
+// disarmLocked returns those who wait for a change.
+func (l *live) disarmLocked() []follower {
 	if len(l.armed) == 0 {
 		return nil
 	}
-	woken := make([]*view, 0, len(l.armed))
-	for w := range l.armed {
-		woken = append(woken, w)
+	woken := make([]follower, 0, len(l.armed))
+	for f := range l.armed {
+		woken = append(woken, f)
 	}
 	clear(l.armed)
 	return woken
 }
 
-func wake(views []*view) {
-	for _, w := range views {
-		if w.scope != nil {
-			w.changed() // only wakes its viewer
+func wake(followers []follower) {
+	for _, f := range followers {
+		if f.brief() {
+			f.changed()
 		} else {
-			go w.changed() // writes frames, which nobody here should wait for
+			go f.changed()
 		}
 	}
 }
@@ -379,7 +386,7 @@ func (l *live) clockSet(step, nowMS int64) {
 
 func (l *live) checkPresence(now time.Time) {
 	devices := l.registry.all()
-	var woken []*view
+	var woken []follower
 	for chunk := range slices.Chunk(devices, 1000) { // so that apply never waits for the whole fleet
 		l.mu.Lock()
 		for _, e := range chunk {

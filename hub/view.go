@@ -197,6 +197,9 @@ func (w *view) release() []*Viewer {
 // changed is called once after a change or when the tick is over, if the view waits for that.
 func (w *view) changed() { wakeViewers(w.afterChange()) }
 
+// brief is true of a private view, which only wakes its viewer; others write frames, which nobody should wait for.
+func (w *view) brief() bool { return w.scope != nil }
+
 func (w *view) afterChange() []*Viewer {
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"telemetryhub/device"
-	"telemetryhub/device/wire"
 )
 
 // watchPause is the least time between two looks at what has changed, so that a fleet that sends all the time costs little.
@@ -24,9 +23,8 @@ type PresenceChange struct {
 // changed, with nothing missed in between, until ctx ends (nil) or tell returns an error, which it returns. What changes more
 // than once while tell runs is told once, as it is by then; so nobody waits for a tell that takes long.
 func (h *Hub) WatchPresence(ctx context.Context, tell func(PresenceChange) error) error {
-	w := watcher{wake: make(chan struct{}, 1)}
-	v := &Viewer{hub: h, peer: w, seen: h.live.now()}
-	defer v.disarm()
+	w, seen := &watcher{wake: make(chan struct{}, 1)}, h.live.now()
+	defer h.live.disarm(w)
 	pause := time.NewTimer(watchPause)
 	defer pause.Stop()
 	all := append(h.registry.all(), h.registry.gone()...)
@@ -36,18 +34,18 @@ func (h *Hub) WatchPresence(ctx context.Context, tell func(PresenceChange) error
 		}
 	}
 	for {
-		changed, now := h.live.presenceAfter(v.seen)
+		changed, now := h.live.presenceAfter(seen)
 		if err := tellAll(ctx, changed, tell); err != nil {
 			return ignoreCancel(ctx, err)
 		}
-		v.seen = now
+		seen = now
 		pause.Reset(watchPause)
 		select {
 		case <-pause.C:
 		case <-ctx.Done():
 			return nil
 		}
-		if !v.arm(now) {
+		if !h.live.arm(w, now) {
 			continue
 		}
 		select {
@@ -58,11 +56,11 @@ func (h *Hub) WatchPresence(ctx context.Context, tell func(PresenceChange) error
 	}
 }
 
-// watcher is a Peer that only notes that something has changed.
+// watcher is a follower that only notes that something has changed.
 type watcher struct{ wake chan struct{} }
 
-func (w watcher) Wake()                        { signal(w.wake) }
-func (w watcher) Close(wire.CloseCode, string) { /* it ends with its context */ }
+func (w *watcher) changed()    { signal(w.wake) }
+func (w *watcher) brief() bool { return true }
 
 func tellAll(ctx context.Context, list []PresenceChange, tell func(PresenceChange) error) error {
 	for _, c := range list {
