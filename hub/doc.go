@@ -3,7 +3,8 @@
 //
 // A [Session] is one device connection: it decodes, checks and numbers. The committer alone decides, in log order, what
 // is a duplicate and what is missing, appends groups, and only then lets sessions acknowledge. History and the live
-// state are cursors over the log; a [Viewer] is a subscription to the live state.
+// state are cursors over the log; a [Viewer] is a subscription to the live state, and a [Cursor]
+// a reader outside of the hub, whose place in the log is remembered.
 //
 // The hub never writes to a socket. It calls [Peer.Wake], and the adapter pulls what there is to send: so what waits for
 // a slow peer is never more than its newest state.

@@ -271,8 +271,8 @@ func TestStatesAreCorrectedAtEachConnect(t *testing.T) {
 	}
 }
 
-// TestBridgeHearsOnlyWhatItAskedFor is case M6: it subscribes to nothing that it publishes, and two hubs at one broker do not
-// feed each other.
+// TestBridgeHearsOnlyWhatItAskedFor is case M6: it subscribes to nothing that it publishes, so that two hubs at one broker cannot
+// feed each other either.
 func TestBridgeHearsOnlyWhatItAskedFor(t *testing.T) {
 	t.Parallel()
 	r, b := newRig(t), newBroker(t)

@@ -41,7 +41,7 @@ type Options struct {
 	User, Password string
 	// Prefix stands before every topic, in and out. Empty means nothing.
 	Prefix string
-	// Retain makes the broker keep the newest reading of every metric.
+	// Retain makes the broker keep the newest reading of every metric, for ever: also that of a device that is deleted.
 	Retain bool
 	// Ingest takes what is published to ingest/+. Nil means that the bridge only publishes.
 	Ingest Ingester

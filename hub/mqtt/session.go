@@ -23,6 +23,8 @@ const (
 	publishTimeout = time.Second
 	// commitInterval is how often the cursor's place is written to the disk.
 	commitInterval = time.Second
+	// connectionLost is a kind of failure.
+	connectionLost = "the connection was lost"
 	// goodbye is how long the last words may take.
 	goodbye = 2 * time.Second
 )
@@ -115,22 +117,26 @@ func (s *session) run(ctx context.Context) error {
 		select {
 		case err := <-s.lost:
 			s.lost <- err // for close
-			if why := s.conn.failed(); why != nil {
-				err = why
-			}
-			return failed("the connection was lost", err)
+			return failed(connectionLost, err)
 		case <-work.Done():
 			return nil
 		}
 	})
 	g.Go(func() error {
-		return failed("it does not acknowledge", s.window.await(work, s.o.AckTimeout, func() { s.o.Metrics.Published.Add(1) },
-			func(pos storage.Position) { s.acked.Store(uint64(pos)) }))
+		err := s.window.await(work, s.o.AckTimeout, func() { s.o.Metrics.Published.Add(1) },
+			func(pos storage.Position) { s.acked.Store(uint64(pos)) })
+		if errors.Is(err, errNoAck) {
+			return failed("it does not acknowledge", err)
+		}
+		return failed(connectionLost, err)
 	})
 	g.Go(func() error { return s.commitLoop(work) })
 	g.Go(func() error { return failed("publishing failed", s.publishStates(work)) })
 	g.Go(func() error { return failed("publishing failed", s.publishReadings(work)) })
 	err := g.Wait()
+	if why := s.conn.failed(); why != nil && !fatal(err) { // whoever noticed it first
+		err = &failure{connectionLost, why}
+	}
 	if s.in != nil {
 		close(s.in.ended)
 	}
