@@ -51,7 +51,7 @@ func (b *Broker) claim(c *conn) (refusal, *violation) {
 			fallthrough
 		case s.conn == nil:
 			b.countOfflineLocked(s, nil)
-			s.conn, s.last, s.done, s.will, s.bytes = c, c, make(chan struct{}), nil, 0
+			s.conn, s.last, s.done, s.will, s.bytes, s.full = c, c, make(chan struct{}), nil, 0, false
 			c.session = s
 			b.countOpenLocked(c, 1)
 			b.mu.Unlock()
@@ -97,7 +97,7 @@ func (b *Broker) detach(c *conn, stop func()) {
 	if client == nil {
 		b.dropLocked(s)
 	} else {
-		s.until, s.full = now.Add(b.expiry(c, client)), false
+		s.until = now.Add(b.expiry(c, client))
 		if w != nil {
 			s.will, s.willAt = w, now.Add(w.delay)
 		}

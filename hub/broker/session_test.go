@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"strconv"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -149,6 +150,55 @@ func TestSessionIsKeptWithItsMessagesInOrder(t *testing.T) {
 		_ = x.c.Close()
 		eventually(t, "nothing is kept", func() bool { return r.metrics.Open.Load() == 1 && r.metrics.Offline.Load() == 0 })
 	}
+}
+
+// A message that is published while a client comes back belongs to its session as well.
+func TestNoMessageIsLostBetweenConnections(t *testing.T) {
+	r := start(t, false, broker.Options{})
+	hub := r.local(t)
+	x := r.connected(t, 4, "pi-1", tokenPi, kept)
+	x.subscribe(1, "telemetry/pi-1/cmd/#")
+	_ = x.c.Close()
+	const n = 2000
+	sent := make(chan struct{})
+	go func() {
+		defer close(sent)
+		for i := range n {
+			p := message("telemetry/pi-1/cmd/x", fmt.Sprint(i), 1, uint16(i%1000+1))
+			p.ProtocolVersion = 4
+			if _, err := hub.c.Write(encode(t, &p)); err != nil {
+				return
+			}
+			if _, err := hub.next(); err != nil {
+				return
+			}
+		}
+	}()
+	last := -1 // of those that came in order
+	for last < n-1 {
+		x := r.connected(t, 4, "pi-1", tokenPi, kept)
+		for pings := range 2 { // the second answer says that what was acknowledged before the first is known to be
+			x.send(packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Pingreq}})
+			for {
+				p, err := x.next()
+				if err != nil {
+					t.Fatal(err)
+				}
+				if p.FixedHeader.Type == packets.Pingresp {
+					break
+				}
+				i, err := strconv.Atoi(string(p.Payload))
+				if err != nil || i > last+1 {
+					t.Fatalf("after %d comes %q", last, p.Payload)
+				}
+				if last = max(last, i); pings == 0 {
+					x.send(packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Puback}, PacketID: p.PacketID})
+				}
+			}
+		}
+		_ = x.c.Close()
+	}
+	<-sent
 }
 
 func TestSessionEndsAfterAnHour(t *testing.T) {
