@@ -95,7 +95,7 @@ func freeAddress(t *testing.T) string {
 // launch starts the process without waiting for it to be ready.
 func (s *server) launch() {
 	s.t.Helper()
-	args := append(append(append([]string{}, s.wrap...), program(s.t, "hub"), "serve", "--data", s.dir, "--http", s.addr), s.args...)
+	args := append(append(append([]string{}, s.wrap...), program(s.t, "hub"), "serve", "--data", s.dir, "--http", s.addr, "--mqtt", "off"), s.args...)
 	s.cmd = exec.Command(args[0], args[1:]...)
 	if s.out == nil {
 		s.out = new(bytes.Buffer)

@@ -238,6 +238,15 @@ func (c *Cursor) Next(ctx context.Context, dst []Delivery) ([]Delivery, storage.
 	return dst, c.pos, nil
 }
 
+// Skip passes over everything that is in the log by now, unread, and returns where that ends. It is called instead of Next, by
+// the same goroutine.
+func (c *Cursor) Skip() storage.Position {
+	c.groups, c.open, c.within, c.row = nil, false, false, nil
+	c.pos = max(c.pos, c.hub.tail.end())
+	c.hub.outbox.caughtUp(c.slot)
+	return c.pos
+}
+
 // fetch puts the next groups into c.groups. If there are none it returns a channel that is closed when there are; if there is
 // no channel either, the log has been trimmed and c.pos is where it begins now.
 func (c *Cursor) fetch(ctx context.Context) (<-chan struct{}, error) {

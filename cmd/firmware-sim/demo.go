@@ -39,7 +39,7 @@ func newDemo(w world) *cobra.Command {
 type demo struct {
 	world
 	hub, device, dir string
-	addr             string
+	addr, mqtt       string // of the hub
 }
 
 // pis are the simulated Raspberry Pis; each stands in a room of its own.
@@ -52,7 +52,10 @@ func (d *demo) run(ctx context.Context) (err error) {
 	if d.addr, err = freePort("127.0.0.1:8080"); err != nil {
 		return err
 	}
-	server, err := d.start(d.hub, nil, "serve", "--data", d.data(), "--http", d.addr, "--log-level", "warn")
+	if d.mqtt, err = freePort("127.0.0.1:1883"); err != nil {
+		return err
+	}
+	server, err := d.start(d.hub, nil, "serve", "--data", d.data(), "--http", d.addr, "--mqtt", d.mqtt, "--log-level", "warn")
 	if err != nil {
 		return fmt.Errorf("start the hub: %w: build it with make build", err)
 	}
@@ -142,6 +145,11 @@ func (d *demo) play(ctx context.Context) error {
 	fmt.Fprintf(d.out, "\n  devices     %s (simulated Raspberry Pis, read by bin/device)\n              %s (played in a loop)\n",
 		strings.Join(pis, ", "), strings.Join(rooms, ", "))
 	fmt.Fprintf(d.out, "  watch       curl -NH 'Authorization: Bearer %s' http://%s/api/v1/live/sse\n", viewer, d.addr)
+	host, port, err := net.SplitHostPort(d.mqtt)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(d.out, "  mqtt        mosquitto_sub -h %s -p %s -u viewer -P %s -t 'telemetry/#' -v\n", host, port, viewer)
 	fmt.Fprintf(d.out, "  read        curl -H 'Authorization: Bearer %s' 'http://%s/api/v1/devices/pi-greenhouse/readings?metric=temperature'\n", viewer, d.addr)
 	fmt.Fprintf(d.out, "  administer  %s --data %s device list\n\nCtrl+C ends it.\n\n", d.hub, d.data())
 	g, ctx := errgroup.WithContext(ctx)

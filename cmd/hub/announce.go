@@ -32,29 +32,51 @@ func (b *bindings) urls() []string {
 		case kindLoopback:
 			list = append(list, "http://"+l.Addr().String())
 		case kindTLS:
-			list = append(list, b.tlsURLs(l)...)
+			list = append(list, b.tlsURLs(l, "https://")...)
 		}
 	}
 	return list
 }
 
 // tlsURLs returns an address for every name of the certificate if the listener takes all interfaces.
-func (b *bindings) tlsURLs(l *listener) []string {
+func (b *bindings) tlsURLs(l *listener, scheme string) []string {
 	host, port, err := net.SplitHostPort(l.Addr().String())
 	if err != nil {
 		return nil
 	}
 	if ip := net.ParseIP(host); ip != nil && !ip.IsUnspecified() {
-		return []string{"https://" + net.JoinHostPort(host, port)}
+		return []string{scheme + net.JoinHostPort(host, port)}
 	}
 	var list []string
 	for _, name := range b.cert.Names() {
 		if ip := net.ParseIP(name); strings.HasPrefix(name, "*") || name == "localhost" || ip != nil && (ip.IsLoopback() || ip.IsLinkLocalUnicast()) {
 			continue
 		}
-		list = append(list, "https://"+net.JoinHostPort(name, port))
+		list = append(list, scheme+net.JoinHostPort(name, port))
 	}
 	return list
+}
+
+// announceMQTT says where the broker is, and which other one gets everything too.
+func (b *bindings) announceMQTT(s *serveSettings, line func(name, value string)) {
+	name := "mqtt"
+	for _, l := range b.listeners {
+		switch l.kind {
+		case kindMQTT:
+			line(name, "mqtt://"+l.Addr().String()+"  (the password is a token)")
+			name = ""
+		case kindMQTTS:
+			for _, u := range b.tlsURLs(l, "mqtts://") {
+				line(name, u)
+				name = ""
+			}
+		case kindMQTTPlain:
+			line("WARNING", "MQTT at "+l.Addr().String()+" is served WITHOUT encryption: everybody on that network can read it, tokens included")
+		}
+	}
+	if s.mqtt.bridge.url != "" {
+		line("mqtt bridge", s.mqtt.bridge.url)
+	}
 }
 
 // announce prints the one block that a person needs who has just started the hub.
@@ -71,6 +93,7 @@ func announce(ctx context.Context, w io.Writer, s *serveSettings, b *bindings, p
 	if b.cert != nil {
 		line("pin", b.cert.Pin()+"  (what devices check the certificate by)")
 	}
+	b.announceMQTT(s, line)
 	line("data", s.data)
 	for _, l := range b.listeners {
 		if l.kind == kindPlain {

@@ -5,23 +5,21 @@ import (
 
 	"telemetryhub/device/wire"
 	"telemetryhub/hub/api"
+	"telemetryhub/hub/broker"
+	"telemetryhub/hub/mqtt"
 	"telemetryhub/hub/ws"
 	"telemetryhub/hub/ws/door"
 )
 
 // counts are what the adapters count, for GET /metrics.
 type counts struct {
-	devices, viewers ws.Metrics
-	door             *door.Metrics
+	devices, viewers    ws.Metrics
+	broker              broker.Metrics
+	embedded, elsewhere mqtt.Metrics // of the bridges
+	door                *door.Metrics
 }
 
 func (c *counts) figures() []api.Figure {
-	gauge := func(name, help string, v interface{ Load() int64 }, labels map[string]string) api.Figure {
-		return api.Figure{Name: name, Help: help, Labels: labels, Value: func() float64 { return float64(v.Load()) }}
-	}
-	counter := func(name, help string, v interface{ Load() uint64 }, labels map[string]string) api.Figure {
-		return api.Figure{Name: name, Help: help, Counter: true, Labels: labels, Value: func() float64 { return float64(v.Load()) }}
-	}
 	list := []api.Figure{
 		gauge("strangers", "Connections that have not authenticated.", &c.door.Strangers, nil),
 		counter("connections_total", "Connections accepted.", &c.door.Accepted, nil),
@@ -51,7 +49,71 @@ func (c *counts) figures() []api.Figure {
 			return true
 		})
 	}
+	return append(list, c.mqttFigures()...)
+}
+
+// mqttFigures are those of the broker and the bridges.
+func (c *counts) mqttFigures() []api.Figure {
+	b := &c.broker
+	list := []api.Figure{
+		gauge("mqtt_connections", "MQTT connections now.", &b.Open, nil),
+		gauge("mqtt_strangers", "MQTT connections that have not authenticated.", &b.Strangers, nil),
+		gauge("mqtt_offline_sessions", "MQTT sessions that are kept without a connection.", &b.Offline, nil),
+		gauge("mqtt_retained", "Topics with a retained message.", &b.Retained, nil),
+		counter("mqtt_connections_total", "MQTT connections that have authenticated.", &b.Accepted, nil),
+		counter("mqtt_received_messages_total", "PUBLISH packets received.", &b.MessagesIn, nil),
+		counter("mqtt_sent_messages_total", "PUBLISH packets sent.", &b.MessagesOut, nil),
+		counter("mqtt_received_bytes_total", "Bytes received.", &b.BytesIn, nil),
+		counter("mqtt_sent_bytes_total", "Bytes sent.", &b.BytesOut, nil),
+		counter("mqtt_ingested_total", "Messages of devices that were stored.", &b.Ingested, nil),
+		counter("mqtt_ingest_refused_total", "Messages of devices that can never be taken.", &b.IngestBad, nil),
+		counter("mqtt_ingest_failed_total", "Messages of devices that could not be stored then, and were not acknowledged.", &b.IngestFailed, nil),
+		counter("mqtt_denied_total", "Publications and subscriptions that were not allowed.", &b.Denied, nil),
+		counter("mqtt_dropped_total", "Messages that a client was too slow for.", &b.Dropped, nil),
+		counter("mqtt_strangers_displaced_total", "MQTT connections closed before they authenticated to make room for others.", &b.Displaced, nil),
+		counter("mqtt_panics_total", "Faults of the hub that ended one MQTT connection each.", &b.Panics, nil),
+	}
+	list = append(list, byReason("mqtt_refused_total", "MQTT connections refused.", "reason", b.Refused)...)
+	list = append(list, byReason("mqtt_closed_total", "MQTT connections ended.", "reason", b.Closed)...)
+	for name, m := range map[string]*mqtt.Metrics{"embedded": &c.embedded, "elsewhere": &c.elsewhere} {
+		of := map[string]string{"broker": name}
+		list = append(list,
+			gauge("mqtt_bridge_connected", "1 while the bridge is connected.", &m.Connected, of),
+			counter("mqtt_bridge_connects_total", "Connections made.", &m.Connects, of),
+			counter("mqtt_bridge_failures_total", "Connections that failed or could not be made.", &m.Failures, of),
+			counter("mqtt_bridge_published_total", "Messages that the broker has acknowledged.", &m.Published, of),
+			counter("mqtt_bridge_old_total", "Readings not published, because they were old on arrival.", &m.Old, of),
+			counter("mqtt_bridge_unnamed_total", "Readings not published, because no topic can have the name of their metric.", &m.Unnamed, of),
+			counter("mqtt_bridge_received_total", "Messages from the broker that were stored.", &m.Received, of),
+			counter("mqtt_bridge_refused_total", "Messages from the broker that can never be taken.", &m.Refused, of),
+		)
+	}
 	return list
+}
+
+// byReason returns a counter for each reason that count knows.
+func byReason(name, help, label string, count func(func(string, uint64) bool)) (list []api.Figure) {
+	count(func(reason string, _ uint64) bool {
+		list = append(list, api.Figure{Name: name, Help: help, Counter: true, Labels: map[string]string{label: reason}, Value: func() (total float64) {
+			count(func(r string, n uint64) bool {
+				if r == reason {
+					total = float64(n)
+				}
+				return r != reason
+			})
+			return total
+		}})
+		return true
+	})
+	return list
+}
+
+func gauge(name, help string, v interface{ Load() int64 }, labels map[string]string) api.Figure {
+	return api.Figure{Name: name, Help: help, Labels: labels, Value: func() float64 { return float64(v.Load()) }}
+}
+
+func counter(name, help string, v interface{ Load() uint64 }, labels map[string]string) api.Figure {
+	return api.Figure{Name: name, Help: help, Counter: true, Labels: labels, Value: func() float64 { return float64(v.Load()) }}
 }
 
 func refusedFor(m *ws.Metrics, reason string) (total float64) {

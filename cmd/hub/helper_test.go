@@ -87,7 +87,7 @@ func launch(t *testing.T, dir string, args ...string) *process {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	p := &process{t: t, dir: dir, out: newScreen(), err: newScreen(), cancel: cancel, code: make(chan int, 1)}
-	args = append([]string{"serve", "--data", dir, "--http", "127.0.0.1:0"}, args...)
+	args = append([]string{"serve", "--data", dir, "--http", "127.0.0.1:0", "--mqtt", "off", "--mqtts", "off"}, args...)
 	go func() { p.code <- run(ctx, args, world{environment(), strings.NewReader(""), p.out, p.err}) }()
 	t.Cleanup(func() { p.stop() })
 	return p

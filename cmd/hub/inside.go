@@ -53,7 +53,7 @@ func refusesWrites(err error) bool {
 
 func tryInside(ctx context.Context, s *serveSettings, readOnly bool, log *slog.Logger) (_ *inside, err error) {
 	in := &inside{}
-	if in.stores, err = openStores(s.data, readOnly, log); err != nil {
+	if in.stores, err = openStores(s.data, s.outboxBytes(), readOnly, log); err != nil {
 		return nil, err
 	}
 	defer func() {
@@ -71,7 +71,7 @@ func tryInside(ctx context.Context, s *serveSettings, readOnly bool, log *slog.L
 	if in.people, err = access.Open(ctx, in.stores.Catalog, access.Options{Logger: log}); err != nil {
 		return nil, fmt.Errorf("open the list of tokens and people: %w", err)
 	}
-	o := hub.Options{CommitInterval: s.commit, DrainTimeout: stopDevices, Version: version(), ReadOnly: readOnly, Logger: log}
+	o := hub.Options{CommitInterval: s.commit, OutboxBytes: s.outboxBytes(), DrainTimeout: stopDevices, Version: version(), ReadOnly: readOnly, Logger: log}
 	fitMemory(&o, memoryLimit())
 	if in.core, err = hub.Open(ctx, in.stores.Stores, o); err != nil {
 		return nil, fmt.Errorf("open the hub: %w", err)

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"regexp"
 	"strconv"
 	"strings"
@@ -116,8 +117,10 @@ func TestNothingIsServedBeyondTheMachineUnlessAsked(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if want := fmt.Sprintf("tcp 0100007F:%04X", number); len(open) != 1 || open[0] != want {
-		t.Errorf("the hub listens at %q, want %q only", open, want)
+	web, broker := fmt.Sprintf("tcp 0100007F:%04X", number), fmt.Sprintf("tcp 0100007F:%04X", 1883)
+	others := slices.DeleteFunc(slices.Clone(open), func(at string) bool { return at == web || at == broker }) // somebody may have the broker's port
+	if !slices.Contains(open, web) || len(others) > 0 {
+		t.Errorf("the hub listens at %q, want %q and %q only", open, web, broker)
 	}
 }
 

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -21,17 +22,23 @@ import (
 type kind uint8
 
 const (
-	kindLoopback kind = iota // everybody on this machine, without TLS
-	kindTLS                  // everybody
-	kindPlain                // devices beyond this machine, without TLS
-	kindControl              // the owner of the data folder
+	kindLoopback  kind = iota // everybody on this machine, without TLS
+	kindTLS                   // everybody
+	kindPlain                 // devices beyond this machine, without TLS
+	kindControl               // the owner of the data folder
+	kindMQTT                  // MQTT for everybody on this machine, without TLS
+	kindMQTTS                 // MQTT for everybody
+	kindMQTTPlain             // MQTT beyond this machine, without TLS
 )
+
+// mqtt reports whether MQTT is spoken, which is not HTTP.
+func (k kind) mqtt() bool { return k >= kindMQTT }
 
 // listener is a bound address.
 type listener struct {
 	net.Listener
 	kind kind
-	door *door.Listener // what Listener is, but for the control socket
+	door *door.Listener // what Listener is, for HTTP but for the control socket
 }
 
 // server returns the server for the listener.
@@ -73,8 +80,16 @@ func listen(s *serveSettings, log *slog.Logger) (_ *bindings, err error) {
 	}
 	for _, a := range s.addresses() {
 		l, err := net.Listen("tcp", a.addr)
+		if a.kind.mqtt() && !s.mqtt.chosen[a.kind] && errors.Is(err, syscall.EADDRINUSE) {
+			log.Warn("the MQTT broker is not there: somebody else has the port; choose another with --"+a.flag, "address", a.addr)
+			continue
+		}
 		if err != nil {
 			return nil, fmt.Errorf("--%s: %w: choose another address", a.flag, err)
+		}
+		if a.kind.mqtt() {
+			b.addMQTT(l, a.kind)
+			continue
 		}
 		o := door.Options{Metrics: b.metrics, Logger: log.With("component", "http")}
 		if a.kind == kindTLS {
@@ -96,6 +111,13 @@ func listen(s *serveSettings, log *slog.Logger) (_ *bindings, err error) {
 	}
 	b.listeners = append(b.listeners, &listener{control, kindControl, nil})
 	return b, nil
+}
+
+func (b *bindings) addMQTT(l net.Listener, k kind) {
+	if k == kindMQTTS {
+		l = tls.NewListener(l, b.cert.Config())
+	}
+	b.listeners = append(b.listeners, &listener{l, k, nil})
 }
 
 func (b *bindings) openCert(s *serveSettings, log *slog.Logger) (err error) {

@@ -92,6 +92,10 @@ func serve(ctx context.Context, s *serveSettings, w world) (err error) {
 		return err
 	}
 	web.Mount(devices, viewers)
+	mqtt, err := newMQTT(ctx, s, bound, core, people, counts, log)
+	if err != nil {
+		return err
+	}
 	if err := announce(ctx, w.out, s, bound, people); err != nil {
 		log.Warn("the addresses could not be printed", "err", err)
 	}
@@ -101,10 +105,14 @@ func serve(ctx context.Context, s *serveSettings, w world) (err error) {
 	g.Go(func() error { return people.Run(ctx) })
 	g.Go(func() error { return in.stop.run(ctx) })
 	g.Go(func() error { return trimMemory(ctx) })
+	g.Go(func() error { return mqtt.run(ctx) })
 	if bound.cert != nil {
 		g.Go(func() error { return bound.cert.Run(ctx) })
 	}
 	for _, l := range bound.listeners {
+		if l.kind.mqtt() {
+			continue
+		}
 		g.Go(func() error { return serveHTTP(ctx, l, l.server(web, log), log) })
 	}
 	g.Go(func() error { return stopOrder(ctx, log, devices.Shutdown, viewers.Shutdown) })

@@ -38,6 +38,7 @@ type serveSettings struct {
 	publicURL    *url.URL
 	allowOrigins []string
 	proxies      []netip.Prefix
+	mqtt         mqttSettings
 	commit       time.Duration
 	level        slog.Level
 	logJSON      bool
@@ -51,6 +52,7 @@ func addServeFlags(f *pflag.FlagSet) {
 	f.StringArray("lan-plaintext", nil, "address where devices are served WITHOUT encryption (192.168.1.5:8081); may be repeated")
 	f.String("tls-cert", "", "certificate chain to serve instead of a self-made one (PEM)")
 	f.String("tls-key", "", "its private key (PEM), readable by nobody else")
+	addMQTTFlags(f)
 	f.String("public-url", "", "how people reach the hub when a proxy stands before it (https://hub.example.org)")
 	f.StringArray("allow-origin", nil, "origin of pages elsewhere that may use the hub with a login; may be repeated")
 	f.StringArray("trusted-proxy", nil, "address or network of a proxy whose X-Forwarded-For is believed; may be repeated")
@@ -75,6 +77,8 @@ func loadServeSettings(c *cobra.Command, w world) (*serveSettings, error) {
 		tlsCert: str("tls-cert"), tlsKey: str("tls-key"), allowOrigins: list("allow-origin"), from: from,
 	}
 	s.lan, _ = f.GetBool("lan")
+	bridge := bridgeSettings{url: str("mqtt-bridge"), user: str("mqtt-bridge-user"), passwordFile: str("mqtt-bridge-password-file")}
+	bridge.plaintext, _ = f.GetBool("mqtt-bridge-plaintext")
 	if s.data == "" {
 		return nil, usagef("where does the hub keep its data? Name a folder with --data DIR or HUB_DATA")
 	}
@@ -82,6 +86,7 @@ func loadServeSettings(c *cobra.Command, w world) (*serveSettings, error) {
 		return nil, from.explain(err)
 	}
 	for _, check := range []error{
+		s.setMQTT(str("mqtt"), str("mqtts"), list("mqtt-plaintext"), f.Changed("mqtt")), s.setBridge(bridge), s.setOutbox(str("outbox")),
 		s.setTLS(), s.setPublicURL(str("public-url")), s.setProxies(list("trusted-proxy")), s.setCommit(str("commit-interval")),
 		s.setLog(str("log-level"), str("log-format")), s.checkOrigins(),
 	} {
@@ -230,6 +235,15 @@ func (s *serveSettings) addresses() []address {
 	for _, a := range s.lanPlaintext {
 		list = append(list, address{"lan-plaintext", a, kindPlain})
 	}
+	if s.mqtt.addr != "" {
+		list = append(list, address{"mqtt", s.mqtt.addr, kindMQTT})
+	}
+	if s.mqtt.tlsAddr != "" {
+		list = append(list, address{"mqtts", s.mqtt.tlsAddr, kindMQTTS})
+	}
+	for _, a := range s.mqtt.plaintext {
+		list = append(list, address{"mqtt-plaintext", a, kindMQTTPlain})
+	}
 	return list
 }
 
@@ -252,7 +266,7 @@ func (s *serveSettings) apiOptions(core *hub.Hub, people *access.Registry, st *s
 		o.Fingerprint = b.cert.Pin()
 	}
 	for _, l := range b.listeners {
-		if l.kind == kindPlain {
+		if l.kind == kindPlain || l.kind == kindMQTTPlain {
 			o.Plaintext = append(o.Plaintext, fmt.Sprint(l.Addr()))
 		}
 	}

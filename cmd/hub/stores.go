@@ -12,8 +12,8 @@ import (
 	"telemetryhub/storage/bolt"
 )
 
-// maxLog is how large the log may grow while the history cannot be written: then ingest pauses. It bounds how long a start
-// after a crash takes, since all of it is verified.
+// maxLog is how large the log may grow while the history cannot be written, besides what is kept for the outside cursors: then
+// ingest pauses. It bounds how long a start after a crash takes, since all of it is verified.
 const maxLog = 256 << 20
 
 // stores are the files of a hub.
@@ -24,7 +24,7 @@ type stores struct {
 }
 
 // openStores opens what is in the data folder, and makes what is missing unless it is only read. The folder must be locked.
-func openStores(dir string, readOnly bool, log *slog.Logger) (_ *stores, err error) {
+func openStores(dir string, outbox int64, readOnly bool, log *slog.Logger) (_ *stores, err error) {
 	log = log.With("component", "storage")
 	s := &stores{}
 	defer func() {
@@ -42,7 +42,7 @@ func openStores(dir string, readOnly bool, log *slog.Logger) (_ *stores, err err
 		return nil, fmt.Errorf("open the history: %w", err)
 	}
 	s.Chunks, s.opened, s.damage = chunks, append(s.opened, chunks), append(s.damage, chunks.Damage)
-	wal, err := bolt.OpenLog(filepath.Join(dir, "log"), bolt.LogOptions{MaxBytes: maxLog, ReadOnly: readOnly, Logger: log})
+	wal, err := bolt.OpenLog(filepath.Join(dir, "log"), bolt.LogOptions{MaxBytes: maxLog + max(outbox, 0), ReadOnly: readOnly, Logger: log})
 	if err != nil {
 		return nil, err
 	}

@@ -112,6 +112,7 @@ type statusView struct {
 	Damage      []string `json:"damage" doc:"What was found damaged in the store since the start, and what was done about it"`
 
 	Watermarks watermarkView `json:"watermarks"`
+	Cursors    []cursorView  `json:"cursors" doc:"How far readings have been handed on, by reader"`
 	Disk       diskView      `json:"disk"`
 	Counts     countView     `json:"counts" doc:"Since the start of the hub"`
 
@@ -126,6 +127,16 @@ type watermarkView struct {
 	First      uint64 `json:"first" doc:"The log begins after this position"`
 	LagBytes   int64  `json:"lag_bytes" doc:"Size of the log that is not in history files yet"`
 	LagSeconds int64  `json:"lag_seconds" doc:"How long the oldest reading that is not in history files has waited"`
+}
+
+// cursorView is how far one outside cursor has got.
+type cursorView struct {
+	Name       string `json:"name" doc:"mqtt is the broker in the hub, mqtt-bridge one elsewhere"`
+	Position   uint64 `json:"position" doc:"Everything up to here has been handed on"`
+	LagBytes   uint64 `json:"lag_bytes" doc:"Size of the log that has not"`
+	LagSeconds int64  `json:"lag_seconds" doc:"How long the oldest of it has waited"`
+	Skipped    uint64 `json:"skipped" doc:"How often some of it was lost, because too much had not been handed on"`
+	SkippedTo  int64  `json:"skipped_to,omitempty" doc:"When what was lost last had arrived, Unix ms"`
 }
 
 type diskView struct {
@@ -161,7 +172,13 @@ func (a *API) status(context.Context, *struct{}) (*statusOutput, error) {
 			Replaced: s.Replaced, Lost: s.History.Lost},
 		Devices: s.Devices, Sessions: s.Sessions, Viewers: s.Viewers,
 	}
-	v.Plaintext, v.Damage = a.Plaintext, []string{}
+	v.Plaintext, v.Damage, v.Cursors = a.Plaintext, []string{}, []cursorView{}
+	for i := range s.Cursors {
+		c := &s.Cursors[i]
+		v.Cursors = append(v.Cursors, cursorView{
+			c.Name, uint64(c.Position), c.LagBytes, int64(c.Lag(time.Now()).Seconds()), c.Skipped.Ranges, c.Skipped.Last.ToMS,
+		})
+	}
 	if a.Damage != nil {
 		v.Damage = append(v.Damage, a.Damage()...)
 	}

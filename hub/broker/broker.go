@@ -34,8 +34,10 @@ type Broker struct {
 
 	mu       sync.Mutex // guards the fields below; may be held while mochi's locks are taken, never during I/O
 	sessions map[string]*session
-	open     int // sessions with a connection from the network
-	offline  int // sessions without one
+	open     int           // sessions with a connection from the network
+	offline  int           // sessions without one
+	readers  int           // sessions that have subscribed to what the hub publishes
+	wanted   chan struct{} // closed and replaced when there is a first one
 	stopping bool
 }
 
@@ -51,6 +53,7 @@ func New(o Options) (*Broker, error) {
 		locals:   make(chan net.Conn),
 		over:     make(chan struct{}),
 		sessions: make(map[string]*session),
+		wanted:   make(chan struct{}),
 	}
 	b.strangers.max, b.strangers.metrics, b.strangers.by = o.MaxStrangers, o.Metrics, newStrangers()
 	caps := mqtt.NewDefaultServerCapabilities()

@@ -263,6 +263,9 @@ func (h *hooks) OnSubscribed(cl *mqtt.Client, _ packets.Packet, codes []byte) {
 		}
 	}
 	c.replays = slices.DeleteFunc(c.replays, func(r replay) bool { return r.place >= len(codes) || codes[r.place] >= 0x80 })
+	if slices.ContainsFunc(codes, func(code byte) bool { return code < 0x80 }) {
+		h.b.noteReader(c)
+	}
 }
 
 // OnPacketProcessed forgets the ids of what was not answered, and sends the retained messages after the SUBACK.

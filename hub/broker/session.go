@@ -18,6 +18,7 @@ type session struct {
 	done  chan struct{}
 	ids   idMap // of the goroutine that reads from the client
 	stop  func()
+	reads bool // has subscribed to what the hub publishes; stays so
 
 	// Without a connection.
 	client *mqtt.Client
@@ -156,12 +157,40 @@ func (b *Broker) countOfflineLocked(s *session, client *mqtt.Client) {
 func (b *Broker) dropLocked(s *session) {
 	delete(b.sessions, s.id)
 	b.countOfflineLocked(s, nil)
+	if s.reads {
+		b.readers--
+	}
 	if cl, ok := b.server.Clients.Get(s.id); ok {
 		b.server.UnsubscribeClient(cl)
 		cl.ClearInflights()
 		b.server.Clients.Delete(s.id)
 	}
 	s.stop()
+}
+
+// noteReader remembers that the client has subscribed to what the hub publishes. Devices get commands only.
+func (b *Broker) noteReader(c *conn) {
+	if c.grant.local || c.grant.ingests() {
+		return
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if c.session.reads {
+		return
+	}
+	c.session.reads = true
+	if b.readers++; b.readers == 1 {
+		close(b.wanted)
+		b.wanted = make(chan struct{})
+	}
+}
+
+// Wanted reports whether anybody has subscribed to what the hub publishes. If not, the channel is closed when somebody does,
+// before that one is told so.
+func (b *Broker) Wanted() (bool, <-chan struct{}) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.readers > 0, b.wanted
 }
 
 // crowdedLocked ends the session without a connection that would end first, and returns it, if there are too many.

@@ -424,3 +424,30 @@ func TestStop(t *testing.T) {
 		t.Error("Dial after the end")
 	}
 }
+
+func TestTheBrokerKnowsWhetherAnybodyReads(t *testing.T) {
+	r := start(t, false, broker.Options{})
+	wanted, changed := r.Wanted()
+	if wanted {
+		t.Error("nobody is there")
+	}
+	r.local(t).subscribe(1, "telemetry/#")
+	device := r.connected(t, 4, "pi-1", tokenPi)
+	device.subscribe(1, "telemetry/pi-1/cmd/#")
+	viewer := r.connected(t, 5, "viewer", tokenView)
+	viewer.subscribe(0, "ingest/#") // is refused
+	if wanted, _ = r.Wanted(); wanted {
+		t.Error("the hub itself and devices do not count, nor who is refused")
+	}
+	viewer.subscribe(0, "telemetry/#")
+	select {
+	case <-changed:
+	default:
+		t.Error("nobody was told before the subscriber was")
+	}
+	if wanted, _ = r.Wanted(); !wanted {
+		t.Error("somebody reads")
+	}
+	_ = viewer.c.Close()
+	eventually(t, "nobody is left", func() bool { wanted, _ := r.Wanted(); return !wanted })
+}

@@ -17,7 +17,8 @@ const stable = time.Minute
 
 // Bridge hands on what a hub receives to an MQTT broker.
 type Bridge struct {
-	o Options
+	o     Options
+	skips time.Time // from then on what nobody wants is passed over
 
 	said  string // the kind of failure that was logged last, "" once that is over
 	brief int    // how many connections in a row did not last
@@ -36,6 +37,7 @@ func New(o Options) (*Bridge, error) {
 // Run works until ctx ends, and then returns nil. What the broker does, or that there is none, is no error: it is tried again.
 // An error means that the hub's store does not work, or that the cursor is in use.
 func (b *Bridge) Run(ctx context.Context) error {
+	b.skips = time.Now().Add(b.o.Patience)
 	c, err := b.o.Source.OpenCursor(ctx, b.o.Name) // also without a broker, since readings count from now on
 	for {
 		if err == nil {
@@ -103,6 +105,7 @@ func (b *Bridge) complain(err error) {
 // try makes one connection and uses it until it ends.
 func (b *Bridge) try(ctx context.Context, c *hub.Cursor) error {
 	s := newSession(&b.o, c)
+	s.skips = b.skips
 	if err := s.connect(ctx); err != nil {
 		return err
 	}

@@ -43,6 +43,12 @@ type Options struct {
 	Prefix string
 	// Retain makes the broker keep the newest reading of every metric, for ever: also that of a device that is deleted.
 	Retain bool
+	// Wanted reports whether anybody gets what is published, and if not, returns a channel that is closed when somebody does, before
+	// that one knows. Until then readings are passed over, unless they are to be retained. Nil means always.
+	Wanted func() (bool, <-chan struct{})
+	// Patience is how long after the start readings are not passed over yet: those who got them before the hub was restarted may
+	// come back. Zero means a minute.
+	Patience time.Duration
 	// Ingest takes what is published to ingest/+. Nil means that the bridge only publishes.
 	Ingest Ingester
 	// Window is how many messages may be unacknowledged, WindowBytes how large they may be together; a single one may be larger.
@@ -70,6 +76,7 @@ func (o *Options) fill() error {
 	def(&o.Window, 512)
 	def(&o.WindowBytes, 1<<20)
 	def(&o.AckTimeout, 30*time.Second)
+	def(&o.Patience, time.Minute)
 	def(&o.Retry, time.Second)
 	def(&o.RetryMax, max(30*time.Second, o.Retry))
 	if o.Metrics == nil {
@@ -85,7 +92,7 @@ func (o *Options) fill() error {
 		return fmt.Errorf("mqtt options: Window is %d, at most %d is possible", o.Window, maxWindow)
 	case o.WindowBytes > maxUnwritten/2:
 		return fmt.Errorf("mqtt options: WindowBytes is %d, at most %d is possible", o.WindowBytes, maxUnwritten/2)
-	case o.WindowBytes < 0 || o.AckTimeout < 0 || o.Retry < 0 || o.RetryMax < o.Retry:
+	case o.WindowBytes < 0 || o.AckTimeout < 0 || o.Patience < 0 || o.Retry < 0 || o.RetryMax < o.Retry:
 		return errors.New("mqtt options: a limit is negative, or RetryMax is less than Retry")
 	case o.Password != "" && o.User == "":
 		return errors.New("mqtt options: a password needs a user")

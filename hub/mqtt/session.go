@@ -23,6 +23,9 @@ const (
 	publishTimeout = time.Second
 	// commitInterval is how often the cursor's place is written to the disk.
 	commitInterval = time.Second
+	// idleSkip is how often the bridge passes over what nobody wants, and idleCommit how often that is written to the disk.
+	idleSkip   = time.Second
+	idleCommit = time.Minute
 	// connectionLost is a kind of failure.
 	connectionLost = "the connection was lost"
 	// goodbye is how long the last words may take.
@@ -40,7 +43,8 @@ type session struct {
 	lost   chan error // has room for one: what paho says when the connection is lost
 	in     *inbound   // nil if the bridge only publishes
 	acked  atomic.Uint64
-	full   bool // it has been said that the cursor cannot be committed
+	skips  time.Time // from then on what nobody wants is passed over
+	full   bool      // it has been said that the cursor cannot be committed
 }
 
 func newSession(o *Options, c *hub.Cursor) *session {
@@ -207,6 +211,9 @@ func (s *session) publishReadings(ctx context.Context) error {
 	var batch []hub.Delivery
 	var buf []byte // of payloads, which paho keeps until they are acknowledged: so it is never used again
 	for {
+		if err := s.awaitWanted(ctx); err != nil {
+			return err
+		}
 		var last flight // of the batch, which waits for the batch's position
 		var err error
 		var pos storage.Position
@@ -236,6 +243,39 @@ func (s *session) publishReadings(ctx context.Context) error {
 		last.pos = pos
 		if err := s.window.add(ctx, last); err != nil {
 			return err
+		}
+	}
+}
+
+// awaitWanted returns when somebody gets what is published. What arrives until then is passed over, but for the last second: it
+// may have come after whoever it is was told that they get everything.
+func (s *session) awaitWanted(ctx context.Context) error {
+	if s.o.Wanted == nil || s.o.Retain {
+		return nil
+	}
+	var noted time.Time
+	for {
+		wanted, changed := s.o.Wanted()
+		if wanted {
+			return nil
+		}
+		pause := time.Until(s.skips)
+		if pause <= 0 {
+			pause = idleSkip
+			pos := s.cursor.Skip()
+			if time.Since(noted) > idleCommit {
+				noted = time.Now()
+				if err := s.window.add(ctx, flight{pos: pos}); err != nil {
+					return err
+				}
+			}
+		}
+		select {
+		case <-changed:
+			return nil
+		case <-time.After(pause):
+		case <-ctx.Done():
+			return context.Cause(ctx)
 		}
 	}
 }
