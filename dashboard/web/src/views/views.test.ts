@@ -39,7 +39,7 @@ test('commands carry address and token, and the pin where there is one', () => {
   }
   const own = snippets({ ...place, base: 'https://hub.local/', pin: 'sha256//AAA=' });
   expect(own[0]?.code).toContain("--pinnedpubkey 'sha256//AAA='");
-  expect(own[3]?.code).toContain('Pin:   "sha256//AAA="');
+  expect(own[3]?.code).toContain('\npin: sha256//AAA=\ndevice: ');
   for (const s of own.slice(1, 3)) expect(s.code).toContain('wss://hub.local/device/v1');
 });
 

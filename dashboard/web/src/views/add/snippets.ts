@@ -10,7 +10,7 @@ export interface Place {
 }
 
 export interface Snippet {
-  key: 'curl' | 'node' | 'python' | 'go';
+  key: 'curl' | 'node' | 'python' | 'pi';
   label: string;
   /** What must be there first. */
   before: string;
@@ -69,54 +69,22 @@ async def main():
 asyncio.run(main())'`,
     },
     {
-      key: 'go',
-      label: 'Go agent',
-      before: `Loses nothing: it keeps what is not acknowledged. Save it as ${id}/main.go in a clone of the hub and run it with go run ./${id}`,
-      code: `package main
-
-import (
-	"context"
-	"log"
-	"math/rand"
-	"time"
-
-	"telemetryhub/device"
-	"telemetryhub/device/agent"
-	"telemetryhub/device/spool"
-)
-
-func main() {
-	ctx := context.Background()
-	dial, err := agent.WebSocket(agent.Endpoint{
-		URL:   "${base.replace(/\/$/, '')}",
-		Token: "${token}",${own ? `\n		Pin:   "${pin}",` : ''}
-	})
-	check(err)
-	kept, err := spool.Open("spool-${id}", spool.Options{})
-	check(err)
-	a, err := agent.New(kept, dial, agent.Options{Device: "${id}"})
-	check(err)
-	temperature := device.NewMetric("temperature")
-	temperature.Alias, temperature.Unit, temperature.IntervalMS = 1, "Cel", 1000
-	check(a.Declare(&device.Schema{Metrics: []device.Metric{temperature}}))
-	go func() {
-		for range time.Tick(time.Second) {
-			check(a.Append(ctx, device.Row{
-				Ref:    device.SingleRef(0),
-				TimeMS: time.Now().UnixMilli(),
-				Values: []device.Value{device.NumberValue(20 + rand.Float64())},
-			}))
-		}
-	}()
-	check(a.Run(ctx))
-}
-
-func check(err error) {
-	if err != nil {
-		log.Fatal(err)
-	}
-}
-`,
+      key: 'pi',
+      label: 'Raspberry Pi',
+      before:
+        'A BME280 on I2C, read by the device program; nothing is lost while the hub is away. device scan says what is on the bus.',
+      code: `umask 077
+mkdir -p ${id} && cd ${id}
+echo ${token} > token
+cat > device.yaml <<END
+hub: ${base.replace(/\/$/, '')}
+${own ? `pin: ${pin}\n` : ''}device: ${id}
+data: .
+token-file: token
+sensors:
+  - {chip: bme280, bus: I2C1, address: 0x76, every: 10s}
+END
+device run --config device.yaml`,
     },
   ];
 }
