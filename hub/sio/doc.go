@@ -1,0 +1,2 @@
+// Package sio brings the live feed to Socket.IO clients.
+package sio

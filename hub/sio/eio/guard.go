@@ -1,0 +1,128 @@
+package eio
+
+import (
+	"encoding/binary"
+	"time"
+)
+
+// Limits of what a client may do below the level of messages.
+const (
+	// maxFragments is the largest number of frames that one message may be cut into.
+	maxFragments = 1024
+	// controlBurst pings, pongs and closes may come at once, and controlRate a second in the long run.
+	controlBurst = 100
+	controlRate  = 20
+)
+
+// Opcodes of control frames, RFC 6455 section 5.2.
+const (
+	opClose = 0x8
+	opPing  = 0x9
+	opPong  = 0xA
+)
+
+// violation says why a connection must end. The zero violation means that all is well.
+type violation struct {
+	code   uint16
+	reason string
+}
+
+// guard follows the frame headers in the bytes that a client sends, before gws sees them. gws v1.8.9 turns a 64-bit length
+// into an int without looking at its sign, and its read loop panics; it has no limit on the number of fragments and of control
+// frames; and its limit on messages is one for the whole life of a connection, where a stranger gets less. What the guard does
+// not check, gws does.
+type guard struct {
+	left      uint64   // bytes of the current frame that are still to come: masking key and payload
+	head      [10]byte // the header without the key, as far as it is here
+	have      int
+	fragments int    // frames of the current message so far
+	message   uint64 // and their bytes
+
+	control float64       // control frames that may still come at once
+	since   time.Duration // when control was reckoned
+}
+
+// check looks at the next bytes from the client. It returns how many of them may be passed on; if not all, the violation says
+// why, and nothing after it may be passed on. limit tells the most bytes of a message just now, and now a monotonic time.
+func (g *guard) check(p []byte, limit func() int, now func() time.Duration) (int, violation) {
+	for i := 0; i < len(p); {
+		if g.left > 0 {
+			n := min(g.left, uint64(len(p)-i))
+			g.left -= n
+			i += int(n)
+			continue
+		}
+		g.head[g.have] = p[i]
+		g.have++
+		i++
+		if g.have < 2 || g.have < headLen(g.head[1]) {
+			continue
+		}
+		g.have = 0
+		// Without the last byte of its header gws cannot begin with the frame.
+		if v := g.begin(uint64(limit()), now); v.code != 0 {
+			return i - 1, v
+		}
+	}
+	return len(p), violation{}
+}
+
+// headLen returns the length of a frame header without the masking key, told by its second byte.
+func headLen(b byte) int {
+	switch b & 0x7f {
+	case 126:
+		return 4
+	case 127:
+		return 10
+	}
+	return 2
+}
+
+// begin judges the frame whose header is complete.
+func (g *guard) begin(limit uint64, now func() time.Duration) violation {
+	size := uint64(g.head[1] & 0x7f)
+	switch size {
+	case 126:
+		size = uint64(binary.BigEndian.Uint16(g.head[2:]))
+	case 127:
+		size = binary.BigEndian.Uint64(g.head[2:])
+	}
+	switch fin, op := g.head[0]&0x80 != 0, g.head[0]&0x0f; {
+	case size>>63 != 0:
+		return violation{closeProtocol, "the highest bit of a frame length is set"} // RFC 6455 section 5.2
+	case op >= opClose && g.head[1]&0x7f > 125:
+		return violation{closeProtocol, "a control frame of more than 125 bytes"} // RFC 6455 section 5.5
+	case op >= opClose && !g.mayControl(now()):
+		return violation{closeTooFast, "too many control frames"}
+	case op >= opClose:
+	case size > limit || g.message+size > limit:
+		return violation{closeTooBig, "a message over the limit"}
+	case fin:
+		g.fragments, g.message = 0, 0
+	default:
+		g.message += size
+		if g.fragments++; g.fragments == maxFragments {
+			return violation{closePolicy, "a message in too many fragments"}
+		}
+	}
+	g.left = size
+	if g.head[1]&0x80 != 0 {
+		g.left += 4
+	}
+	return violation{}
+}
+
+// mayControl counts a control frame and reports whether it is within the limits.
+func (g *guard) mayControl(now time.Duration) bool {
+	if g.since != 0 {
+		g.control = min(controlBurst, g.control+controlRate*(now-g.since).Seconds())
+	} else {
+		g.control = controlBurst
+	}
+	g.since = max(now, 1)
+	if g.control < 1 {
+		return false
+	}
+	g.control--
+	return true
+}

@@ -1,0 +1,336 @@
+package eio
+
+import (
+	"net/netip"
+	"runtime/debug"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"telemetryhub/hub/access"
+)
+
+// Stream is what stands behind a session. Receive is never called twice at a time, nor is Next; one may run beside the other.
+type Stream interface {
+	// Receive takes one message, text or binary. data is valid until it returns. An error means that the message breaks the
+	// protocol that is spoken in messages, and ends the session.
+	Receive(text bool, data []byte) error
+	// Next appends the next message to dst and tells its form; false if there is nothing now. Session.Wake must be called
+	// when there is. What is in dst already must be left alone.
+	Next(dst []byte) (msg []byte, text, ok bool)
+	// End is called once, when neither Receive nor Next runs any more or ever will.
+	End()
+}
+
+// Session is one session, whatever transport it uses. Its methods return at once and are safe for concurrent use, also after
+// the session has ended.
+type Session struct {
+	srv    *Server
+	id     string
+	stream Stream
+	opener access.Identity
+	source netip.Addr
+	remote string
+	gone   chan struct{} // closed when the session is about to end
+
+	stranger place // guarded by Server.strangers
+	admitted atomic.Bool
+	closing  atomic.Bool
+	closedBy atomic.Int32         // the cause, once it is closing
+	ws       atomic.Pointer[conn] // the transport, nil while that is polling
+	heard    atomic.Int64         // when the last packet came, counted from Server.epoch
+
+	recv sync.Mutex // held while Stream.Receive runs; comes before mu
+	pull sync.Mutex // held while Stream.Next runs, and guards the next two fields; comes before mu
+	over bool       // the stream is not asked any more
+	temp []byte     // binary data on its way into base64
+
+	mu       sync.Mutex // guards the fields below; never held during I/O or calls of the stream
+	poll     *poll      // the GET that waits
+	posting  bool
+	probe    *conn // a WebSocket that is about to become the transport
+	probed   bool  // it has shown that it works
+	rejected bool  // a WebSocket that came too late is being closed
+	uses     int   // of the session by requests, connections, and by being open
+	linger   *time.Timer
+	patience *time.Timer // of a stranger
+
+	beat      *time.Timer
+	due       time.Duration // when beat should fire
+	pinged    time.Duration // when the ping was due that is not answered yet, zero if none is
+	pingReady bool          // a ping is to be sent
+}
+
+// poll is a GET that waits for something to send.
+type poll struct {
+	wake chan struct{} // has room for one
+}
+
+func (p *poll) signal() {
+	select {
+	case p.wake <- struct{}{}:
+	default:
+	}
+}
+
+// Opener returns who opened the session, nobody if the request did not say.
+func (s *Session) Opener() access.Identity { return s.opener }
+
+// Remote returns the address that the session was opened from, for logs.
+func (s *Session) Remote() string { return s.remote }
+
+// Transport returns "polling" or "websocket".
+func (s *Session) Transport() string {
+	if s.ws.Load() != nil {
+		return transportWebSocket
+	}
+	return transportPolling
+}
+
+// Wake has the stream asked for what is to be sent.
+func (s *Session) Wake() {
+	if c := s.ws.Load(); c != nil {
+		c.wake()
+		return
+	}
+	s.mu.Lock()
+	p, c := s.poll, s.ws.Load()
+	s.mu.Unlock()
+	switch {
+	case c != nil: // upgraded meanwhile
+		c.wake()
+	case p != nil:
+		p.signal()
+	}
+}
+
+// Admit lifts the bounds of strangers from the session.
+func (s *Session) Admit() {
+	s.mu.Lock()
+	if s.patience != nil {
+		s.patience.Stop()
+	}
+	s.mu.Unlock()
+	if s.srv.strangers.remove(s) {
+		s.srv.Metrics.Strangers.Add(-1)
+	}
+	s.admitted.Store(true)
+}
+
+// Dismiss makes the session a stranger again: it has to be admitted anew in time.
+func (s *Session) Dismiss() {
+	s.admitted.Store(false)
+	s.srv.estrange(s)
+}
+
+// Close ends the session. What the stream has ready still goes out before it, as far as there is time for closing. Over
+// WebSocket the close frame tells code and reason.
+func (s *Session) Close(code uint16, reason string) { s.shut(causeServer, code, reason) }
+
+// shut ends the session. If that is no failure a poll may still fetch the last words, or one that crossed the client's own end
+// may learn of it.
+func (s *Session) shut(why cause, code uint16, reason string) {
+	s.mu.Lock()
+	if s.closing.Load() {
+		s.mu.Unlock()
+		return
+	}
+	s.closedBy.Store(int32(why))
+	s.closing.Store(true)
+	close(s.gone)
+	c, probe, waiting := s.ws.Load(), s.probe, s.poll != nil
+	if s.beat != nil {
+		s.beat.Stop()
+	}
+	if s.patience != nil {
+		s.patience.Stop()
+	}
+	polite := why == causeServer || why == causeStop || why == causeClient
+	lingers := polite && c == nil && !waiting
+	if lingers {
+		s.linger = time.AfterFunc(s.srv.CloseTimeout, s.release)
+	}
+	s.mu.Unlock()
+	if s.srv.strangers.remove(s) {
+		s.srv.Metrics.Strangers.Add(-1)
+	}
+	s.srv.Metrics.closed[why].Add(1)
+	s.srv.Logger.Debug("session ends", "remote", s.remote, "cause", causes[why], "reason", reason)
+	if !polite {
+		s.srv.forget(s)
+	}
+	for _, ws := range []*conn{c, probe} {
+		if ws != nil {
+			ws.close(code, reason)
+		}
+	}
+	if !lingers {
+		go s.release() // its caller may hold locks that the end of the stream needs
+	}
+}
+
+func (s *Session) closedByClient() bool {
+	return s.closing.Load() && cause(s.closedBy.Load()) == causeClient
+}
+
+// hold keeps the session from ending until release. It reports false if it has ended.
+func (s *Session) hold() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.uses == 0 {
+		return false
+	}
+	s.uses++
+	return true
+}
+
+// release gives back a hold. After the last one nothing of the session is left.
+func (s *Session) release() {
+	s.mu.Lock()
+	s.uses--
+	last := s.uses == 0
+	s.mu.Unlock()
+	if !last {
+		return
+	}
+	s.pull.Lock()
+	s.over = true
+	s.pull.Unlock()
+	defer s.srv.drop(s)
+	defer s.recovered()
+	if s.stream != nil {
+		s.stream.End()
+	}
+}
+
+// recovered is deferred around all that the stream does: a panic ends that one session only.
+func (s *Session) recovered() {
+	if v := recover(); v != nil {
+		s.srv.panicked(s.remote, v, debug.Stack())
+		s.shut(causePanic, closeInternal, "the hub failed on this; the reason is in its log")
+	}
+}
+
+// limit returns the most bytes of a message or a request.
+func (s *Session) limit() int {
+	if s.admitted.Load() {
+		return s.srv.MaxPayload
+	}
+	return s.srv.StrangerPayload
+}
+
+// take handles a packet from the transport in use. It reports false if the session has ended.
+func (s *Session) take(p packet) bool {
+	s.heard.Store(int64(s.srv.now()))
+	switch p.kind {
+	case typeMessage:
+		return s.receive(!p.binary, p.data)
+	case typePong:
+		s.answered()
+	case typeClose:
+		s.shut(causeClient, closeNormal, "")
+	case typeNoop, typeUpgrade:
+	default:
+		s.broke("a packet that only a server sends")
+	}
+	return !s.closing.Load()
+}
+
+// broke ends the session because of what the client sent.
+func (s *Session) broke(reason string) { s.shut(causeProtocol, closePolicy, reason) }
+
+func (s *Session) receive(text bool, data []byte) (good bool) {
+	s.recv.Lock()
+	defer s.recv.Unlock()
+	defer s.recovered()
+	if s.closing.Load() {
+		return false
+	}
+	s.srv.Metrics.MessagesIn.Add(1)
+	if err := s.stream.Receive(text, data); err != nil {
+		s.broke(err.Error())
+		return false
+	}
+	return !s.closing.Load()
+}
+
+// startBeat begins to ping.
+func (s *Session) startBeat() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closing.Load() {
+		return
+	}
+	s.due = s.srv.now() + s.srv.PingInterval
+	s.beat = time.AfterFunc(s.srv.PingInterval, s.tick)
+}
+
+// tick pings, or ends the session if the last ping was not answered.
+func (s *Session) tick() {
+	s.mu.Lock()
+	if s.closing.Load() {
+		s.mu.Unlock()
+		return
+	}
+	now := s.srv.now()
+	late := now - s.due
+	if late < away {
+		late = 0 // otherwise it was the server that did nothing, and answers may wait in the sockets
+	}
+	heard := time.Duration(s.heard.Load())
+	switch {
+	case s.pinged == 0 || heard > s.pinged:
+		s.pinged, s.pingReady = s.due+late, true
+		s.scheduleLocked(now, s.pinged+s.srv.PingTimeout)
+	case late > 0:
+		s.pinged += late
+		s.scheduleLocked(now, s.pinged+s.srv.PingTimeout)
+	default:
+		s.mu.Unlock()
+		s.shut(causePing, closeSlow, "no answer to a ping; reconnect")
+		return
+	}
+	s.mu.Unlock()
+	s.Wake()
+}
+
+func (s *Session) scheduleLocked(now, due time.Duration) {
+	s.due = due
+	s.beat.Reset(max(due-now, time.Millisecond))
+}
+
+// answered takes a pong.
+func (s *Session) answered() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.pinged == 0 || s.closing.Load() {
+		return
+	}
+	s.pinged = 0
+	now := s.srv.now()
+	s.scheduleLocked(now, now+s.srv.PingInterval)
+}
+
+// overdue ends the session if it should have ended by now, but its timer is late.
+func (s *Session) overdue() bool {
+	s.mu.Lock()
+	now := s.srv.now()
+	dead := s.pinged != 0 && time.Duration(s.heard.Load()) <= s.pinged && now >= s.due && now < s.due+away
+	s.mu.Unlock()
+	if dead {
+		s.shut(causePing, closeSlow, "no answer to a ping; reconnect")
+	}
+	return dead || s.closing.Load()
+}
+
+// takePing reports whether a ping is to be sent, which the caller then does.
+func (s *Session) takePing() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	ready := s.pingReady
+	s.pingReady = false
+	return ready
+}
+
+// Admitted reports whether the session is no stranger.
+func (s *Session) Admitted() bool { return s.admitted.Load() }

@@ -1,0 +1,260 @@
+package eio
+
+import (
+	"encoding/base64"
+	"net"
+	"net/http"
+	"strings"
+	"time"
+
+	"telemetryhub/hub/access"
+)
+
+// Header fields of the opening handshake, RFC 6455 section 11.3.
+const (
+	headerKey     = "Sec-Websocket-Key"
+	headerVersion = "Sec-Websocket-Version"
+)
+
+// probe is what a client sends to see whether a WebSocket works, and what it gets back.
+const probe = "probe"
+
+// readKey checks the request as RFC 6455 section 4.2.1 wants it and returns its key.
+func readKey(r *http.Request) (string, *answer) {
+	keys, versions := r.Header.Values(headerKey), r.Header.Values(headerVersion)
+	switch {
+	case r.Method != http.MethodGet:
+		return "", refuse(refusedMethod, "A WebSocket is opened with GET.")
+	case !hasToken(r.Header.Values("Connection"), "upgrade") || !hasToken(r.Header.Values("Upgrade"), "websocket"),
+		r.ProtoMajor != 1 || r.ProtoMinor < 1, r.ContentLength != 0:
+		return "", refuse(refusedRequest, "transport=websocket is for WebSocket clients: Connection: Upgrade, Upgrade: websocket.")
+	case len(versions) != 1 || strings.TrimSpace(versions[0]) != "13":
+		return "", refuse(refusedRequest, "Only version 13 of the WebSocket protocol is spoken here.")
+	case len(keys) != 1 || !validKey(keys[0]):
+		return "", refuse(refusedRequest, "Sec-WebSocket-Key must be there once, with 16 bytes in base64.")
+	}
+	return keys[0], nil
+}
+
+// hasToken reports whether the comma-separated lists name the token, in any case.
+func hasToken(lists []string, token string) bool {
+	for _, list := range lists {
+		for item := range strings.SplitSeq(list, ",") {
+			if strings.EqualFold(strings.TrimSpace(item), token) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+func validKey(key string) bool {
+	raw, err := base64.StdEncoding.DecodeString(key)
+	return err == nil && len(raw) == 16
+}
+
+// serveWebSocket upgrades the request, to open a session or to become the transport of one, which is held then.
+func (s *Server) serveWebSocket(w http.ResponseWriter, r *http.Request, one *Session, id access.Identity) {
+	key, refused := readKey(r)
+	st := stageProbe
+	if one == nil && refused == nil {
+		st = stageAttached
+		one, refused = s.begin(r, id)
+	}
+	if refused != nil {
+		s.refuse(w, r, refused)
+		if one != nil {
+			one.release()
+		}
+		return
+	}
+	c := &conn{srv: s, session: one}
+	c.writer.Store(writerRuns) // held back until all is there
+	if st == stageProbe {
+		if st, refused = one.offer(c); refused != nil {
+			s.refuse(w, r, refused)
+			one.release()
+			return
+		}
+	}
+	c.stage.Store(int32(st))
+	raw, early, err := hijack(w)
+	if err != nil {
+		refused = refuse(refusedInternal, "The hub cannot open a WebSocket here.")
+		refused.cause = err
+		s.refuse(w, r, refused)
+		one.abandon(c)
+		return
+	}
+	c.raw, c.early = raw, early
+	if err := c.answer(key); err != nil {
+		s.Logger.Debug("the client left during the upgrade", "remote", r.RemoteAddr, "err", err)
+		c.kill()
+		one.abandon(c)
+		return
+	}
+	s.addConn(c)
+	c.start(st)
+	// The request, its buffers and this stack are free as soon as the handler has returned. The connection needs none of it.
+	go c.run()
+}
+
+// hijack takes the connection from net/http, with what the client has sent behind its request without waiting for the answer.
+func hijack(w http.ResponseWriter) (raw net.Conn, early []byte, err error) {
+	raw, buffered, err := http.NewResponseController(w).Hijack()
+	if err != nil {
+		return nil, nil, err
+	}
+	if n := buffered.Reader.Buffered(); n > 0 {
+		peeked, _ := buffered.Reader.Peek(n) // cannot fail: so much is there
+		early = append(early, peeked...)
+	}
+	if front, ok := raw.(interface{ Release() (net.Conn, []byte) }); ok {
+		inner, more := front.Release()
+		return inner, append(early, more...), nil
+	}
+	return raw, early, nil
+}
+
+// offer makes c the WebSocket that may become the transport. If there is one already, c is only closed in order, as clients
+// take a refusal for a broken network.
+func (s *Session) offer(c *conn) (stage, *answer) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.closing.Load():
+		return 0, refuse(refusedSID, "This session is over. Open a new one.")
+	case s.ws.Load() == nil && s.probe == nil:
+		s.probe, s.probed = c, false
+		return stageProbe, nil
+	case s.rejected:
+		return 0, refuse(refusedRequest, "This session has a WebSocket already.")
+	}
+	s.rejected = true
+	return stageRejected, nil
+}
+
+// abandon forgets a WebSocket that did not come to life, and gives back its hold.
+func (s *Session) abandon(c *conn) {
+	s.forsake(c)
+	if stage(c.stage.Load()) == stageAttached {
+		s.shut(causeTransport, closeEmpty, "the client left")
+	}
+	s.release()
+}
+
+// forsake takes c out of the places that it may have besides that of the transport.
+func (s *Session) forsake(c *conn) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.probe == c {
+		s.probe = nil
+	}
+	if stage(c.stage.Load()) == stageRejected {
+		s.rejected = false
+	}
+}
+
+// detach is called when the connection is over.
+func (s *Session) detach(c *conn) {
+	s.forsake(c)
+	if s.ws.Load() == c {
+		s.shut(causeTransport, closeEmpty, "the connection broke")
+	}
+}
+
+// start lets a connection go after its upgrade.
+func (c *conn) start(st stage) {
+	s := c.session
+	switch st {
+	case stageAttached:
+		c.hello = s.appendOpen(nil, []string{})
+		s.mu.Lock()
+		s.ws.Store(c)
+		s.mu.Unlock()
+	case stageProbe:
+		time.AfterFunc(c.srv.UpgradeTimeout, func() {
+			if stage(c.stage.Load()) == stageProbe {
+				c.close(closeSlow, "the upgrade was not finished in time")
+			}
+		})
+	case stageRejected:
+		c.close(closePolicy, "this session has a WebSocket already")
+	}
+	if s.closing.Load() {
+		c.close(closeNormal, "this session is over")
+	}
+	c.started.Store(true)
+	if c.ending.Load() {
+		c.hurry()
+	}
+	go c.write() // it was held back until all was there
+}
+
+// take handles a packet of the WebSocket.
+func (c *conn) take(p packet) {
+	switch stage(c.stage.Load()) {
+	case stageAttached:
+		c.session.take(p)
+		return
+	case stageRejected:
+		return
+	}
+	switch {
+	case p.kind == typePing && !p.binary && string(p.data) == probe:
+		c.session.probeAnswered(c)
+	case p.kind == typeUpgrade && c.session.attach(c):
+	default:
+		c.close(closePolicy, "a probe was expected")
+	}
+}
+
+// probeAnswered answers a probe, and sends the poll home so that the client can go on.
+func (s *Session) probeAnswered(c *conn) {
+	c.mu.Lock()
+	c.hello = append([]byte{typePong}, probe...)
+	c.mu.Unlock()
+	s.mu.Lock()
+	s.probed = true
+	p := s.poll
+	s.mu.Unlock()
+	c.wake()
+	if p != nil {
+		p.signal()
+	}
+}
+
+// attach makes c the transport of the session. It reports false if it may not become that.
+func (s *Session) attach(c *conn) bool {
+	// No poll is asking the stream meanwhile, and none will afterwards.
+	s.pull.Lock()
+	s.mu.Lock()
+	good := s.probe == c && s.probed && !s.closing.Load()
+	var p *poll
+	if good {
+		s.probe = nil
+		c.stage.Store(int32(stageAttached))
+		s.ws.Store(c)
+		p = s.poll
+	}
+	s.mu.Unlock()
+	s.pull.Unlock()
+	if !good {
+		return false
+	}
+	s.heard.Store(int64(s.srv.now()))
+	s.srv.Metrics.Upgraded.Add(1)
+	if p != nil {
+		p.signal()
+	}
+	c.wake()
+	return true
+}
+
+// fail ends the connection, and with it the session whose transport it is.
+func (c *conn) fail(why cause, code uint16, reason string) {
+	c.close(code, reason)
+	if stage(c.stage.Load()) == stageAttached {
+		c.session.shut(why, code, reason)
+	}
+}
