@@ -39,7 +39,7 @@ var arrows = map[string][]string{
 	"hub/ws":                      {"device", "device/wire", "storage", "hub", "hub/access"},
 	"hub/broker":                  {"device", "hub", "hub/access"},
 	"hub/mqtt":                    {"device", "device/wire", "storage", "hub"},
-	"hub/sio":                     {"device", "hub", "hub/access"},
+	"hub/sio":                     {"device", "device/wire", "hub", "hub/access"},
 	"hub/api":                     {"device", "device/wire", "storage", "storage/history", "hub", "hub/access/..."},
 	"firmware-sim":                {"device/...", "firmware-sim/..."},
 	"firmware-sim/chip":           {},

@@ -113,7 +113,11 @@ func (c *client) Next(dst []byte) (msg []byte, text, ok bool) {
 		dst = append(dst, o.body...)
 		if s := o.socket; s != nil {
 			s.sent.Store(o.n)
-			dst = append(s.AppendOffset(append(dst, ',')), ']')
+			dst = append(dst, ',', '"')
+			if f := s.space.handler.Mark; f != nil {
+				dst = f(s, dst)
+			}
+			dst = append(s.endOffset(dst), ']')
 		}
 		c.pending = o.attachments
 		return dst, true, true

@@ -75,7 +75,7 @@ func (n *Namespace) connected(s *Socket) {
 	c.session.Wake()
 }
 
-// Each calls yield with every connected socket until it returns false. It must not call back into the namespace.
+// Each calls yield with every socket that was connected when it was called, until it returns false.
 func (n *Namespace) Each(yield func(*Socket) bool) {
 	n.mu.Lock()
 	all := make([]*Socket, 0, len(n.sockets))

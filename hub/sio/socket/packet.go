@@ -231,13 +231,6 @@ func Values(values ...any) (Message, error) {
 	return m, nil
 }
 
-func (m *Message) size() (n int) {
-	for _, a := range m.Attachments {
-		n += len(a)
-	}
-	return n
-}
-
 // appendHead appends what a packet has before its payload. kind is that of a packet without attachments.
 func appendHead(dst []byte, kind byte, attachments int, namespace string) []byte {
 	if attachments > 0 {

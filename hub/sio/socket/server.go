@@ -85,8 +85,7 @@ type Handler struct {
 	// now. Socket.Wake must be called when there is. It is asked by one goroutine at a time, from Connected on, until
 	// shortly after Disconnected.
 	Next func(s *Socket, dst []byte) ([]byte, bool)
-	// Mark appends what the source has sent so far, as a string without "~", quotes and what JSON escapes. It is called where
-	// Next is.
+	// Mark appends what the source has sent so far, without "~", quotes and what JSON escapes. It is called where Next is.
 	Mark func(s *Socket, dst []byte) []byte
 	// Disconnected is called once for each socket for which Connect returned nil.
 	Disconnected func(s *Socket)

@@ -150,15 +150,14 @@ func (s *Socket) failAcks() {
 // Presented returns the mark that the client had when its connection broke, "" if it names none.
 func (s *Socket) Presented() string { return s.presented.mark }
 
-// AppendOffset appends the offset of a packet that is being sent, as JSON. Only Handler.Next calls it.
-func (s *Socket) AppendOffset(dst []byte) []byte {
-	if !s.space.handler.Recover {
-		return append(dst, "null"...)
-	}
-	dst = append(dst, '"')
-	if f := s.space.handler.Mark; f != nil {
-		dst = f(s, dst)
-	}
+// AppendOffset appends the offset of a packet of the source, behind which clients have got as much of it as mark says, as one
+// more argument. Only Handler.Next calls it.
+func (s *Socket) AppendOffset(dst []byte, mark string) []byte {
+	dst = append(append(dst, ',', '"'), mark...)
+	return s.endOffset(dst)
+}
+
+func (s *Socket) endOffset(dst []byte) []byte {
 	dst = append(dst, '~')
 	dst = strconv.AppendUint(dst, s.sent.Load(), 36)
 	return append(dst, '"')

@@ -1,0 +1,204 @@
+package sio
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/base64"
+	"fmt"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"telemetryhub/device"
+	"telemetryhub/device/wire"
+	"telemetryhub/hub"
+	"telemetryhub/hub/access"
+	"telemetryhub/hub/sio/socket"
+)
+
+// maxTick is the slowest pace that a client may ask for.
+const maxTick = time.Hour
+
+// subscription is what a client wants to see, as on the other transports of the live feed.
+type subscription struct {
+	Devices []string `json:"devices"`
+	Metrics []string `json:"metrics"`
+	Mode    string   `json:"mode"`
+	After   string   `json:"after"`
+	Tick    float64  `json:"tick"` // ms
+}
+
+// read returns the subscription as the hub wants it, without After. A nil subscription is the default one.
+func (s *subscription) read() (hub.Subscription, error) {
+	if s == nil {
+		return hub.Subscription{}, nil
+	}
+	mode, err := hub.ParseMode(s.Mode)
+	if err != nil {
+		return hub.Subscription{}, err
+	}
+	tick := maxTick
+	if s.Tick < float64(maxTick/time.Millisecond) {
+		tick = time.Duration(max(s.Tick, -1) * float64(time.Millisecond))
+	}
+	return hub.Subscription{Devices: s.Devices, Metrics: s.Metrics, Mode: mode, Tick: tick}, nil
+}
+
+// fingerprint tells subscriptions apart: a place in the feed means the same only for one that shows the same.
+func fingerprint(sub hub.Subscription, id access.Identity) string {
+	sum := sha256.Sum256(fmt.Appendf(nil, "%d %q %q %q", sub.Mode, sub.Devices, sub.Metrics, id.Devices))
+	return base64.RawURLEncoding.EncodeToString(sum[:6])
+}
+
+// follower is a socket that follows the live feed, and the Peer of the hub.
+type follower struct {
+	srv     *Server
+	socket  *socket.Socket
+	id      access.Identity
+	resumed bool
+
+	unwatch  func()
+	lobby    atomic.Bool // it is in the room where people meet
+	messages bucket      // of the reader only, as are the next two
+	bytes    bucket
+	changes  bucket
+
+	mu          sync.Mutex // guards the fields below; held while the subscription is asked or changed
+	viewer      Viewer
+	sub         hub.Subscription // without After
+	print       string           // fingerprint of sub
+	mark        string           // of the last frame that was sent: its token, a dot, and the fingerprint
+	seenDevices uint64           // version of srv.devices
+	seenPeople  uint64           // version of srv.people
+	ended       bool
+}
+
+func followerOf(at *socket.Socket) *follower { return at.State.(*follower) }
+
+// Wake and Close make it a hub.Peer.
+func (f *follower) Wake() { f.socket.Wake() }
+
+// Close breaks the connection, after which the client comes back and goes on where it was, or starts over.
+func (f *follower) Close(code wire.CloseCode, reason string) { f.socket.Close(uint16(code), reason) }
+
+// left returns the subscription and how much of the changes of devices was sent.
+func (f *follower) left() (hub.Subscription, uint64) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.sub, f.seenDevices
+}
+
+// after returns the token in a mark, "" if that is of another subscription. A mark without a fingerprint is a token of another
+// transport, whose client knows what it has subscribed to.
+func (f *follower) after(mark string) string {
+	i := strings.LastIndexByte(mark, '.')
+	switch {
+	case i < 0:
+		return mark
+	case mark[i+1:] == f.print:
+		return mark[:i]
+	}
+	return ""
+}
+
+// change replaces the subscription. It reports whether the new one goes on after the mark.
+func (f *follower) change(sub hub.Subscription, mark string) (resumed bool, err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	old := f.print
+	f.print = fingerprint(sub, f.id)
+	sub.After = f.after(mark)
+	err = f.viewer.Change(sub)
+	if resumed = err == nil && sub.After != ""; !resumed && sub.After != "" {
+		sub.After = ""
+		err = f.viewer.Change(sub)
+	}
+	if err != nil {
+		f.print = old
+		return false, err
+	}
+	f.mark = ""
+	if resumed {
+		f.mark = mark
+	}
+	f.sub = sub
+	f.sub.After = ""
+	return resumed, nil
+}
+
+// appendMark appends what was sent of the feed.
+func (f *follower) appendMark(dst []byte) []byte {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return append(dst, f.mark...)
+}
+
+const (
+	reading  = `2["reading",`
+	snapshot = `2["snapshot",`
+	// snapshotFrame is how a frame of the hub begins that is a snapshot.
+	snapshotFrame = `{"type":"snapshot"`
+)
+
+// next appends the next packet for the client. A frame of the feed is copied once, from where the hub has it.
+func (f *follower) next(dst []byte) ([]byte, bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.ended {
+		return dst, false
+	}
+	if dst, ok := f.nextPeople(dst); ok {
+		return dst, true
+	}
+	if dst, ok := f.srv.devices.next(dst, &f.seenDevices, f.sees); ok {
+		return dst, true
+	}
+	start := len(dst)
+	dst = append(dst, reading...)
+	body := len(dst)
+	dst, token, ok := f.viewer.Next(dst)
+	if !ok {
+		return dst[:start], false
+	}
+	f.srv.Metrics.Frames.Add(1)
+	if bytes.HasPrefix(dst[body:], []byte(snapshotFrame)) {
+		dst = append(dst, 0)
+		copy(dst[body+1:], dst[body:len(dst)-1])
+		copy(dst[start:], snapshot)
+	}
+	if token != "" {
+		f.mark = token + "." + f.print
+		dst = f.socket.AppendOffset(dst, f.mark)
+	}
+	return append(dst, ']'), true
+}
+
+// sees reports whether the client has asked for the device and may see it.
+func (f *follower) sees(id device.ID) bool {
+	return matches(f.sub.Devices, string(id)) && (f.sub.Scope == nil || f.sub.Scope(id))
+}
+
+// matches reports whether a pattern names s, as those of a subscription do.
+func matches(patterns []string, s string) bool {
+	for _, p := range patterns {
+		if beginning, ok := strings.CutSuffix(p, "*"); ok && strings.HasPrefix(s, beginning) || p == s {
+			return true
+		}
+	}
+	return len(patterns) == 0
+}
+
+// end ends the subscription.
+func (f *follower) end() {
+	if f.unwatch != nil {
+		f.unwatch()
+	}
+	f.mu.Lock()
+	f.ended = true
+	viewer := f.viewer
+	f.mu.Unlock()
+	if viewer != nil {
+		viewer.End()
+	}
+}
