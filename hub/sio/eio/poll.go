@@ -129,13 +129,7 @@ func (s *Session) lastPoll(w http.ResponseWriter, body []byte) {
 		body = append(body, separator)
 	}
 	_ = s.srv.reply(w, append(body, end)) // the session is over in any case
-	s.mu.Lock()
-	lingers := s.linger != nil && s.linger.Stop()
-	s.mu.Unlock()
-	if lingers {
-		s.srv.forget(s)
-		s.release()
-	}
+	s.hang()
 }
 
 func (s *Session) probing() bool {

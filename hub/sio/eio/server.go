@@ -121,6 +121,9 @@ func (s *Server) Shutdown(ctx context.Context) error {
 		c.kill()
 	}
 	s.mu.Unlock()
+	for _, one := range all {
+		one.hang()
+	}
 	<-s.empty
 	return fmt.Errorf("stop in order: %w: %d sessions or connections were cut", context.Cause(ctx), cut)
 }

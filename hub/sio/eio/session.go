@@ -169,6 +169,17 @@ func (s *Session) shut(why cause, code uint16, reason string) {
 	}
 }
 
+// hang ends the wait for a poll that fetches the last words.
+func (s *Session) hang() {
+	s.mu.Lock()
+	lingers := s.linger != nil && s.linger.Stop()
+	s.mu.Unlock()
+	if lingers {
+		s.srv.forget(s)
+		s.release()
+	}
+}
+
 func (s *Session) closedByClient() bool {
 	return s.closing.Load() && cause(s.closedBy.Load()) == causeClient
 }

@@ -1,0 +1,147 @@
+package eio_test
+
+import (
+	"fmt"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"telemetryhub/hub/sio/eio"
+	"telemetryhub/hub/sio/siotest"
+)
+
+func TestUpgrade(t *testing.T) {
+	r := serve(t, eio.Options{})
+	p := r.Poll()
+	c := p.Upgrade()
+	c.Say("2probe")
+	c.Want("3probe")
+	p.Want("6")
+	c.Say("5", "4hello", "4transport")
+	c.Want("4hello", "4websocket")
+	if status, _ := p.Get(); status != http.StatusBadRequest {
+		t.Errorf("a poll after the upgrade was answered %d", status)
+	}
+	if status := p.Post("4x"); status != http.StatusBadRequest {
+		t.Errorf("a POST after the upgrade was answered %d", status)
+	}
+	p.Upgrade().WantClose(1008)
+	c.Say("4again")
+	c.Want("4again")
+	if n := r.metrics.Upgraded.Load(); n != 1 {
+		t.Errorf("counted %d upgrades", n)
+	}
+}
+
+func TestAPollThatWaitsIsSentHome(t *testing.T) {
+	r := serve(t, eio.Options{})
+	p := r.Poll()
+	got := make(chan string, 1)
+	siotest.Until(t, "the poll", waitsIn(p, got))
+	c := p.Upgrade()
+	c.Say("2probe")
+	c.Want("3probe")
+	if answer := <-got; answer != "6" {
+		t.Errorf("the poll was answered %q", answer)
+	}
+}
+
+func TestAPollThatCrossesTheUpgradeIsRefused(t *testing.T) {
+	r := serve(t, eio.Options{})
+	p := r.Poll()
+	c := p.Upgrade()
+	c.Say("2probe")
+	c.Want("3probe")
+	c.Say("5")
+	if status, body := p.Get(); status != http.StatusBadRequest {
+		t.Errorf("answered %d %q", status, body)
+	}
+}
+
+func TestAFailedProbeLeavesPollingAlone(t *testing.T) {
+	r := serve(t, eio.Options{UpgradeTimeout: 50 * time.Millisecond})
+	p := r.Poll()
+	for _, say := range []string{"4hello", "2", "5", "1", "x", ""} {
+		c := p.Upgrade()
+		if say != "" {
+			c.Say(say)
+			c.WantClose(1008)
+		} else {
+			c.WantClose(4001) // nothing came in time
+		}
+		// The place of the WebSocket is free again as soon as it has hung up, which takes a moment.
+		siotest.Until(t, "the end of the WebSocket", func() bool {
+			next := p.Upgrade()
+			defer func() { _ = next.Close() }()
+			next.Say("2probe")
+			b0, _, err := next.Read()
+			return err == nil && b0 == siotest.Fin|siotest.OpText
+		})
+		siotest.Until(t, "the end of the probe", func() bool {
+			p.Send("4still here")
+			_, got := p.Get()
+			return got == "4still here"
+		})
+	}
+}
+
+// Messages that go out and come in while the transport changes are neither lost nor reordered, wherever they are just then.
+func TestNothingIsLostOrReorderedByAnUpgrade(t *testing.T) {
+	const rounds, messages = 20, 400
+	r := serve(t, eio.Options{})
+	for round := range rounds {
+		p := r.Poll()
+		e := r.stream(t)
+		e.Admit()
+		var sending sync.WaitGroup
+		sending.Go(func() {
+			for i := range messages {
+				e.send(message{true, fmt.Sprint(i)})
+				if i%50 == round {
+					time.Sleep(time.Millisecond) // back-off
+				}
+			}
+		})
+		var got []string
+		take := func(payload string) {
+			for one := range strings.SplitSeq(payload, "\x1e") {
+				if n, ok := strings.CutPrefix(one, "4"); ok {
+					got = append(got, n)
+				}
+			}
+		}
+		for range round % 4 {
+			_, payload := p.Get()
+			take(payload)
+		}
+		probed := make(chan *siotest.Socket, 1)
+		go func() {
+			c := p.Upgrade()
+			c.Say("2probe")
+			c.Want("3probe")
+			probed <- c
+		}()
+		var c *siotest.Socket
+		for c == nil { // as clients do: the last poll is read to its end before the upgrade is finished
+			_, payload := p.Get()
+			take(payload)
+			select {
+			case c = <-probed:
+			default:
+			}
+		}
+		c.Say("5")
+		for len(got) < messages {
+			take(c.Text())
+		}
+		for i, n := range got {
+			if n != fmt.Sprint(i) {
+				t.Fatalf("round %d: message %d is %s", round, i, n)
+			}
+		}
+		sending.Wait()
+		_ = c.Close()
+	}
+}
