@@ -171,7 +171,9 @@ func Request(more string, headers ...string) string {
 	b.WriteString("GET /socket.io/?EIO=4&transport=websocket" + more + " HTTP/1.1\r\nHost: hub\r\nConnection: Upgrade\r\n" +
 		"Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n")
 	for _, h := range headers {
-		b.WriteString(h + "\r\n")
+		if h != "" {
+			b.WriteString(h + "\r\n")
+		}
 	}
 	b.WriteString("\r\n")
 	return b.String()
