@@ -3,8 +3,8 @@ package eio_test
 import (
 	"fmt"
 	"net/http"
+	"runtime"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -87,23 +87,26 @@ func TestAFailedProbeLeavesPollingAlone(t *testing.T) {
 	}
 }
 
-// Messages that go out and come in while the transport changes are neither lost nor reordered, wherever they are just then.
+// Messages that go out while the transport changes are neither lost nor reordered, wherever they are just then.
 func TestNothingIsLostOrReorderedByAnUpgrade(t *testing.T) {
-	const rounds, messages = 20, 400
 	r := serve(t, eio.Options{})
-	for round := range rounds {
+	for round := range 20 {
 		p := r.Poll()
 		e := r.stream(t)
 		e.Admit()
-		var sending sync.WaitGroup
-		sending.Go(func() {
-			for i := range messages {
-				e.send(message{true, fmt.Sprint(i)})
-				if i%50 == round {
-					time.Sleep(time.Millisecond) // back-off
+		stop, total := make(chan struct{}), make(chan int)
+		go func() {
+			for n := 0; ; n++ {
+				select {
+				case <-stop:
+					total <- n
+					return
+				default:
+					e.send(message{true, fmt.Sprint(n)})
+					runtime.Gosched()
 				}
 			}
-		})
+		}()
 		var got []string
 		take := func(payload string) {
 			for one := range strings.SplitSeq(payload, "\x1e") {
@@ -133,7 +136,9 @@ func TestNothingIsLostOrReorderedByAnUpgrade(t *testing.T) {
 			}
 		}
 		c.Say("5")
-		for len(got) < messages {
+		take(c.Text())
+		close(stop)
+		for n := <-total; len(got) < n; {
 			take(c.Text())
 		}
 		for i, n := range got {
@@ -141,7 +146,21 @@ func TestNothingIsLostOrReorderedByAnUpgrade(t *testing.T) {
 				t.Fatalf("round %d: message %d is %s", round, i, n)
 			}
 		}
-		sending.Wait()
+		_ = c.Close()
+	}
+}
+
+// What a client sends over polling before an upgrade comes before what it sends over the WebSocket afterwards.
+func TestWhatAClientSendsKeepsItsOrder(t *testing.T) {
+	r := serve(t, eio.Options{})
+	for range 20 {
+		p := r.Poll()
+		c := p.Upgrade()
+		c.Say("2probe")
+		c.Want("3probe")
+		p.Send("41\x1e42\x1e43")
+		c.Say("5", "44", "45")
+		c.Want("41", "42", "43", "44", "45")
 		_ = c.Close()
 	}
 }
