@@ -19,6 +19,7 @@ import (
 	"telemetryhub/device"
 	"telemetryhub/device/wire"
 	"telemetryhub/hub"
+	"telemetryhub/hub/access"
 	"telemetryhub/hub/sio"
 	"telemetryhub/hub/sio/socket"
 	"telemetryhub/storage/bolt"
@@ -28,7 +29,7 @@ import (
 const hubEnv = "HUB_SIO_HUB"
 
 // runHub is that hub: /socket.io/ is the feed, /echo/ a server that sends everything back, and what is posted to
-// /ingest/<device> is a reading. It ends only by being killed, or when nobody reads what it says any more.
+// /ingest/<device> is a reading. /drop breaks the connections of viewers. It ends only by being killed, or when nobody reads what it says any more.
 func runHub(args string) (err error) {
 	dir, addr, _ := strings.Cut(args, " ")
 	catalog, err := bolt.OpenCatalog(filepath.Join(dir, "catalog.bolt"), bolt.CatalogOptions{})
@@ -48,7 +49,8 @@ func runHub(args string) (err error) {
 	if err != nil {
 		return err
 	}
-	feed, err := sio.New(core.Subscribe, newFakeAuth(), sio.Options{})
+	auth := newFakeAuth()
+	feed, err := sio.New(core.Subscribe, auth, sio.Options{})
 	if err != nil {
 		return err
 	}
@@ -59,6 +61,7 @@ func runHub(args string) (err error) {
 	mux := http.NewServeMux()
 	mux.Handle("/socket.io/", feed)
 	mux.Handle("/echo/", echo)
+	mux.HandleFunc("POST /drop", func(http.ResponseWriter, *http.Request) { auth.tell("viewer", access.Changed) })
 	mux.HandleFunc("POST /ingest/{device}", func(w http.ResponseWriter, r *http.Request) {
 		id := device.ID(r.PathValue("device"))
 		if _, err := core.Device(ctx, id); errors.Is(err, hub.ErrUnknownDevice) {

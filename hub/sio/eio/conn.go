@@ -106,27 +106,23 @@ func (c *conn) answer(key string) error {
 	return err
 }
 
-// run is the life of the connection. It returns when nothing of it is left.
+// run is the life of the connection. It runs the read loop of gws under our own recover: the Recovery of gws sees neither a
+// panic in parsing nor one in the handlers for anything but messages, and OnClose is not called after one. Its stack stays with
+// an idle connection, and a little more on it would double that.
 func (c *conn) run() {
-	defer c.srv.dropConn(c)
-	defer c.session.release()
-	defer c.finish()
-	c.read()
-}
-
-// read runs the read loop of gws under our own recover. The Recovery of gws sees neither a panic in parsing nor one in the
-// handlers for anything but messages, and OnClose is not called after one.
-func (c *conn) read() {
-	defer c.recovered()
+	defer c.ended()
 	c.ws.ReadLoop()
 }
 
-// recovered is deferred around what runs for one connection: a panic ends that one only.
-func (c *conn) recovered() {
+// ended is deferred by run. When it returns nothing of the connection is left.
+func (c *conn) ended() {
 	if v := recover(); v != nil {
 		c.srv.panicked(c.session.remote, v, debug.Stack())
 		c.close(closeInternal, "the hub failed on this; the reason is in its log")
 	}
+	c.finish()
+	c.session.release()
+	c.srv.dropConn(c)
 }
 
 // finish takes the connection down after the reader has returned.

@@ -45,7 +45,8 @@ func FuzzGuard(f *testing.F) {
 	f.Add([]byte{0x82, 0xff, 0x80, 0, 0, 0, 0, 0, 0, 1}, uint8(1))
 	f.Add(bytes.Repeat([]byte{0x01, 0x80, 0, 0, 0, 0}, 50), uint8(7))
 	f.Fuzz(func(t *testing.T, data []byte, cut uint8) {
-		limit, now := func() int { return 1000 }, func() time.Duration { return time.Second }
+		const limit = 1000
+		now := func() time.Duration { return time.Second }
 		var whole, parts guard
 		passed, v := whole.check(data, limit, now)
 		got := 0

@@ -43,8 +43,8 @@ type guard struct {
 }
 
 // check looks at the next bytes from the client. It returns how many of them may be passed on; if not all, the violation says
-// why, and nothing after it may be passed on. limit tells the most bytes of a message just now, and now a monotonic time.
-func (g *guard) check(p []byte, limit func() int, now func() time.Duration) (int, violation) {
+// why, and nothing after it may be passed on. limit is the most bytes of a message just now, and now tells a monotonic time.
+func (g *guard) check(p []byte, limit int, now func() time.Duration) (int, violation) {
 	for i := 0; i < len(p); {
 		if g.left > 0 {
 			n := min(g.left, uint64(len(p)-i))
@@ -60,7 +60,7 @@ func (g *guard) check(p []byte, limit func() int, now func() time.Duration) (int
 		}
 		g.have = 0
 		// Without the last byte of its header gws cannot begin with the frame.
-		if v := g.begin(uint64(limit()), now); v.code != 0 {
+		if v := g.begin(uint64(limit), now); v.code != 0 {
 			return i - 1, v
 		}
 	}

@@ -119,16 +119,19 @@ func (s *Session) sent(w http.ResponseWriter, body []byte) {
 	}
 }
 
-// lastPoll tells a client that its session is over, or that it has closed it itself.
+// lastPoll answers a poll of a session that is closing. Messages come without the close packet, which waits for the next poll:
+// stock clients handle what came before a close packet after it, and would count it as missed.
 func (s *Session) lastPoll(w http.ResponseWriter, body []byte) {
-	end := byte(typeClose)
-	if s.closedByClient() {
-		end, body = typeNoop, nil
+	switch {
+	case s.closedByClient():
+		body = []byte{typeNoop}
+	case len(body) == 0:
+		body = []byte{typeClose}
+	case s.stay():
+		_ = s.srv.reply(w, body) // the session is over in any case
+		return
 	}
-	if len(body) > 0 {
-		body = append(body, separator)
-	}
-	_ = s.srv.reply(w, append(body, end)) // the session is over in any case
+	_ = s.srv.reply(w, body)
 	s.hang()
 }
 

@@ -145,8 +145,7 @@ func (s *Session) shut(why cause, code uint16, reason string) {
 	if s.patience != nil {
 		s.patience.Stop()
 	}
-	polite := why == causeServer || why == causeStop || why == causeClient
-	lingers := polite && c == nil && !waiting
+	lingers := polite(why) && c == nil && !waiting
 	if lingers {
 		s.linger = time.AfterFunc(s.srv.CloseTimeout, s.release)
 	}
@@ -156,7 +155,7 @@ func (s *Session) shut(why cause, code uint16, reason string) {
 	}
 	s.srv.Metrics.closed[why].Add(1)
 	s.srv.Logger.Debug("session ends", "remote", s.remote, "cause", causes[why], "reason", reason)
-	if !polite {
+	if !polite(why) {
 		s.srv.forget(s)
 	}
 	for _, ws := range []*conn{c, probe} {
@@ -168,6 +167,23 @@ func (s *Session) shut(why cause, code uint16, reason string) {
 		go s.release() // its caller may hold locks that the end of the stream needs
 	}
 }
+
+// stay has a session that is closing wait for one more poll. It reports false if none will find it.
+func (s *Session) stay() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !polite(cause(s.closedBy.Load())) {
+		return false
+	}
+	if s.linger == nil {
+		s.uses++ // that of being open was given back, as this poll waited
+		s.linger = time.AfterFunc(s.srv.CloseTimeout, s.release)
+	}
+	return true
+}
+
+// polite reports whether a poll may still fetch the last words of a session that ends like this.
+func polite(why cause) bool { return why == causeServer || why == causeStop || why == causeClient }
 
 // hang ends the wait for a poll that fetches the last words.
 func (s *Session) hang() {

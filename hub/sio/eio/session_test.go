@@ -203,7 +203,22 @@ func TestClosingBothWays(t *testing.T) {
 	t.Run("by the server, to a poll", func(t *testing.T) {
 		p := r.Poll()
 		p.Ask(http.MethodPost, "transport=polling&sid="+p.SID, "4end")
-		p.Want("4last words\x1e1")
+		p.Want("4last words")
+		p.Want("1")
+		if status, _ := p.Get(); status != http.StatusBadRequest {
+			t.Errorf("the session goes on: %d", status)
+		}
+		r.stream(t).wait(t)
+	})
+	t.Run("by the server, to a poll that waits", func(t *testing.T) {
+		p := r.Poll()
+		got := make(chan string, 1)
+		siotest.Until(t, "the poll", waitsIn(p, got))
+		p.Ask(http.MethodPost, "transport=polling&sid="+p.SID, "4end")
+		if answer := <-got; answer != "4last words" {
+			t.Errorf("the poll was answered %q", answer)
+		}
+		p.Want("1")
 		r.stream(t).wait(t)
 	})
 	t.Run("by the WebSocket", func(t *testing.T) {

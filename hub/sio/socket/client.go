@@ -18,6 +18,9 @@ const (
 	closeTaken = 4509
 )
 
+// maxRefused is how often a client may be refused in one session: the next time ends it.
+const maxRefused = 8
+
 // client is one Engine.IO session: the sockets of one client, in as many namespaces as it likes.
 type client struct {
 	srv     *Server
@@ -28,6 +31,8 @@ type client struct {
 	text     []byte  // what partial is part of
 	gathered [][]byte
 	bytes    int
+
+	refused int // connections to namespaces; of Receive only
 
 	pending [][]byte // attachments of the packet that was sent last; of Next only
 	asked   int      // the source that was asked last; of Next only
@@ -63,8 +68,17 @@ func (c *client) enqueue(o outgoing) bool {
 	c.mu.Lock()
 	good := c.enqueueLocked(o)
 	c.mu.Unlock()
-	c.session.Wake()
+	c.hurry(good)
 	return good
+}
+
+// hurry has what was enqueued sent, or closes a client that is too slow for it.
+func (c *client) hurry(good bool) {
+	if good {
+		c.session.Wake()
+		return
+	}
+	c.session.Close(closeSlow, "too slow: what you were sent was not read in time")
 }
 
 func (c *client) enqueueLocked(o outgoing) bool {
@@ -73,7 +87,6 @@ func (c *client) enqueueLocked(o outgoing) bool {
 		if !c.slow {
 			c.slow = true
 			c.srv.options.Metrics.Slow.Add(1)
-			c.session.Close(closeSlow, "too slow: what you were sent was not read in time")
 		}
 		return false
 	}
@@ -230,13 +243,15 @@ func (c *client) connect(p *packet) error {
 	c.mu.Lock()
 	twice := c.sockets[p.namespace] != nil
 	c.mu.Unlock()
-	if twice {
+	switch {
+	case twice:
 		return fmt.Errorf("%w: connected to the namespace already", errPacket)
+	case c.refused == maxRefused:
+		return fmt.Errorf("%w: refused %d times", errPacket, maxRefused)
 	}
 	n := c.srv.spaces[p.namespace]
 	if n == nil {
-		c.refuse(p.namespace, &ConnectError{Message: "Invalid namespace"})
-		return nil
+		return c.refuse(p.namespace, &ConnectError{Message: "Invalid namespace"})
 	}
 	auth := json.RawMessage("{}")
 	if len(p.payload) > 0 {
@@ -255,8 +270,7 @@ func (c *client) connect(p *packet) error {
 				c.srv.options.Logger.Error("cannot connect a client", "remote", c.session.Remote(), "err", err)
 				refused = &ConnectError{Message: "internal error"}
 			}
-			c.refuse(p.namespace, refused)
-			return nil
+			return c.refuse(p.namespace, refused)
 		}
 	}
 	c.srv.options.Metrics.Connected.Add(1)
@@ -271,7 +285,8 @@ func (c *client) connect(p *packet) error {
 	return nil
 }
 
-func (c *client) refuse(namespace string, e *ConnectError) {
+func (c *client) refuse(namespace string, e *ConnectError) error {
+	c.refused++
 	c.srv.options.Metrics.Refused.Add(1)
 	body, err := json.Marshal(struct {
 		Message string `json:"message"`
@@ -281,6 +296,7 @@ func (c *client) refuse(namespace string, e *ConnectError) {
 		body = []byte(`{"message":"internal error"}`)
 	}
 	c.enqueue(outgoing{body: append(appendHead(nil, typeConnectError, 0, namespace), body...)})
+	return nil
 }
 
 func (c *client) addSource(s *Socket) {

@@ -23,8 +23,8 @@
 //
 // By default a client may send 16 attachments a packet, in all as large as one message, an event name of 128 characters, and
 // values that are nested 128 deep; 1 MiB may wait for it; and 64 acks may be due from it. Of each socket 64 KiB of emits are
-// remembered, for two minutes; of sockets whose clients are away 1,024, the oldest giving way. What is not allowed ends
-// the connection, as the protocol wants it.
+// remembered, for two minutes; of sockets whose clients are away 1,024, the oldest giving way. A session may be refused
+// eight times. What is not allowed ends the connection, as the protocol wants it.
 //
 // Locks nest in this order: Namespace.mu, client.mu. None is held while a function of a Handler runs.
 package socket

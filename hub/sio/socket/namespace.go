@@ -59,10 +59,10 @@ func (n *Namespace) connected(s *Socket) {
 	c := s.client
 	c.mu.Lock()
 	c.sockets[n.name] = s
-	c.enqueueLocked(outgoing{body: body})
+	good := c.enqueueLocked(outgoing{body: body})
 	for _, o := range s.emits {
 		if o.n > s.presented.n {
-			c.enqueueLocked(o)
+			good = c.enqueueLocked(o) && good
 		}
 	}
 	c.mu.Unlock()
@@ -72,7 +72,7 @@ func (n *Namespace) connected(s *Socket) {
 		n.pids[s.pid] = s
 	}
 	n.mu.Unlock()
-	c.session.Wake()
+	c.hurry(good)
 }
 
 // Each calls yield with every socket that was connected when it was called, until it returns false.
@@ -115,7 +115,7 @@ func (n *Namespace) Members(room string) []*Socket {
 func (n *Namespace) Emit(room, event string, m Message, but *Socket) (sent int) {
 	o := outgoing{body: appendEvent(nil, n.name, 0, event, m), attachments: m.Attachments}
 	whole := outgoing{body: append(slices.Clip(o.body), ']'), attachments: m.Attachments}
-	var woken []*client
+	var woken, slow []*client
 	n.mu.Lock()
 	for s := range n.rooms[room] {
 		if s == but {
@@ -127,20 +127,27 @@ func (n *Namespace) Emit(room, event string, m Message, but *Socket) (sent int) 
 			one.socket = s
 			one.n = n.rememberLocked(s, o)
 		}
-		if s.live && s.client.take1(one) {
+		switch {
+		case !s.live:
+		case s.client.push(one):
 			woken = append(woken, s.client)
+		default:
+			slow = append(slow, s.client)
 		}
 	}
 	n.mu.Unlock()
 	for _, c := range woken {
-		c.session.Wake()
+		c.hurry(true)
+	}
+	for _, c := range slow {
+		c.hurry(false)
 	}
 	n.srv.options.Metrics.EventsOut.Add(uint64(len(woken)))
 	return len(woken)
 }
 
-// take1 is enqueue without the wake-up.
-func (c *client) take1(o outgoing) bool {
+// push is enqueue, but leaves it to the caller to hurry.
+func (c *client) push(o outgoing) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.enqueueLocked(o)

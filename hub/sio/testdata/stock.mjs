@@ -35,6 +35,9 @@ const post = async (value) => {
   const resp = await fetch(`${url}/ingest/room`, { method: "POST", body });
   if (!resp.ok) throw new Error(`ingest: ${await resp.text()}`);
 };
+// drop breaks the connections of all viewers. To close them here would not do: the stock client emits what it has read, but
+// not handled, when it is connected again, and does not count it in the offset that it sends for that.
+const drop = () => fetch(`${url}/drop`, { method: "POST" });
 const until = async (what, ok) => {
   for (let i = 0; i < 1500 && !ok(); i++) await new Promise((r) => setTimeout(r, 10));
   check(what, ok());
@@ -119,7 +122,7 @@ async function rooms() {
   a.on("message", (text) => texts.push(text));
   await b.emitWithAck("message", "one");
   const back = once(a, "connect");
-  a.io.engine.close();
+  await drop();
   for (const text of ["two", "three", "four"]) await b.emitWithAck("message", text);
   await back;
   check("the client is recovered", a.recovered === true && a.id === id, [a.recovered, a.id, id]);
@@ -145,7 +148,7 @@ async function oracle() {
   for (let round = 0; round < 6; round++) {
     for (let i = 0; i < 30; i++) {
       await post(value++);
-      if (round % 2 === 0 && i === 20) s.io.engine.close();
+      if (round % 2 === 0 && i === 20) await drop();
     }
     if (round % 2 === 1) {
       const back = once(s, "connect");
