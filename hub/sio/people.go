@@ -95,6 +95,14 @@ func (p *people) stop() {
 	}
 }
 
+// enterLobby notes that the follower is in the lobby, and waits for the next list, or that it has left.
+func (f *follower) enterLobby(in bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.seenPeople = f.srv.people.version.Load()
+	f.lobby.Store(in)
+}
+
 // nextPeople appends the list of people, if there is one that the follower has not got.
 func (f *follower) nextPeople(dst []byte) ([]byte, bool) {
 	version := f.srv.people.version.Load()

@@ -155,7 +155,7 @@ func (s *Server) moveRoom(f *follower, e *socket.Event) (any, error) {
 		f.socket.Leave(room)
 	}
 	if room == lobby {
-		f.lobby.Store(in)
+		f.enterLobby(in)
 		s.people.changed()
 	}
 	return struct {

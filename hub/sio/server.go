@@ -126,6 +126,7 @@ func (f *follower) begin(sub hub.Subscription, mark string, recovered bool) (err
 	f.print = fingerprint(sub, f.id)
 	sub.After = f.after(mark)
 	version := s.devices.version.Load()
+	// The subscription ends by End. No context of a request lives as long.
 	f.viewer, err = s.subscribe(context.Background(), sub, f)
 	if errors.Is(err, hub.ErrResume) {
 		sub.After = ""

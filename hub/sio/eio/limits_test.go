@@ -75,6 +75,18 @@ func TestAStrangerHasOnlySoMuchTime(t *testing.T) {
 	c.WantClose(4001)
 }
 
+// The body of a request must come in a stranger's time too.
+func TestAStrangerCannotHoldARequest(t *testing.T) {
+	r := serve(t, eio.Options{StrangerTimeout: 50 * time.Millisecond})
+	p := r.Poll()
+	e := r.stream(t)
+	_, resp := r.Knock("POST /socket.io/?EIO=4&transport=polling&sid=" + p.SID + " HTTP/1.1\r\nHost: hub\r\nContent-Length: 5\r\n\r\n4x")
+	if resp.StatusCode != http.StatusBadRequest {
+		t.Errorf("half a request was answered %s", resp.Status)
+	}
+	e.wait(t)
+}
+
 func TestStrangersGiveWay(t *testing.T) {
 	const places = 4
 	source := func(r *http.Request) netip.Addr { return netip.MustParseAddr(r.Header.Get("From-Test")) }
@@ -175,4 +187,18 @@ func TestAClientThatDoesNotReadIsCut(t *testing.T) {
 	e.Wake()
 	e.wait(t)
 	_ = c.Close()
+}
+
+func TestClosingDoesNotWaitForAClientThatDoesNotRead(t *testing.T) {
+	r := serve(t, eio.Options{WriteTimeout: time.Hour, CloseTimeout: 100 * time.Millisecond})
+	r.Open()
+	e := r.stream(t)
+	e.Admit()
+	for range 200 {
+		e.push(message{true, strings.Repeat("x", 1<<17)})
+	}
+	e.Wake()
+	siotest.Until(t, "the socket to be full", func() bool { return r.metrics.BytesOut.Load() > 100_000 })
+	e.Close(4001, "enough")
+	e.wait(t)
 }

@@ -258,9 +258,12 @@ func (s *Session) readBody(w http.ResponseWriter, r *http.Request) ([]byte, erro
 	if r.ContentLength > limit {
 		return nil, &http.MaxBytesError{Limit: limit}
 	}
-	control := http.NewResponseController(w)
+	control, patience := http.NewResponseController(w), s.srv.WriteTimeout
+	if !s.admitted.Load() {
+		patience = min(patience, s.srv.StrangerTimeout)
+	}
 	// A server that cannot set deadlines has its own.
-	_ = control.SetReadDeadline(time.Now().Add(s.srv.WriteTimeout))
+	_ = control.SetReadDeadline(time.Now().Add(patience))
 	defer func() { _ = control.SetReadDeadline(time.Time{}) }()
 	return io.ReadAll(http.MaxBytesReader(w, r.Body, limit))
 }

@@ -48,10 +48,11 @@ type Session struct {
 	mu       sync.Mutex // guards the fields below; never held during I/O or calls of the stream
 	poll     *poll      // the GET that waits
 	posting  bool
-	probe    *conn // a WebSocket that is about to become the transport
-	probed   bool  // it has shown that it works
-	rejected bool  // a WebSocket that came too late is being closed
-	uses     int   // of the session by requests, connections, and by being open
+	probe    *conn  // a WebSocket that is about to become the transport
+	probed   bool   // it has shown that it works
+	rejected bool   // a WebSocket that came too late is being closed
+	reason   string // why the session ends
+	uses     int    // of the session by requests, connections, and by being open
 	linger   *time.Timer
 	patience *time.Timer // of a stranger
 
@@ -119,8 +120,9 @@ func (s *Session) Admit() {
 
 // Dismiss makes the session a stranger again: it has to be admitted anew in time.
 func (s *Session) Dismiss() {
-	s.admitted.Store(false)
-	s.srv.estrange(s)
+	if s.admitted.Swap(false) {
+		s.srv.estrange(s)
+	}
 }
 
 // Close ends the session. What the stream has ready still goes out before it, as far as there is time for closing. Over
@@ -136,6 +138,7 @@ func (s *Session) shut(why cause, code uint16, reason string) {
 		return
 	}
 	s.closedBy.Store(int32(why))
+	s.reason = reason
 	s.closing.Store(true)
 	close(s.gone)
 	c, probe, waiting := s.ws.Load(), s.probe, s.poll != nil
@@ -154,7 +157,6 @@ func (s *Session) shut(why cause, code uint16, reason string) {
 		s.srv.Metrics.Strangers.Add(-1)
 	}
 	s.srv.Metrics.closed[why].Add(1)
-	s.srv.Logger.Debug("session ends", "remote", s.remote, "cause", causes[why], "reason", reason)
 	if !polite(why) {
 		s.srv.forget(s)
 	}
@@ -215,11 +217,12 @@ func (s *Session) hold() bool {
 func (s *Session) release() {
 	s.mu.Lock()
 	s.uses--
-	last := s.uses == 0
+	last, reason := s.uses == 0, s.reason
 	s.mu.Unlock()
 	if !last {
 		return
 	}
+	s.srv.Logger.Debug("session ended", "remote", s.remote, "cause", causes[s.closedBy.Load()], "reason", reason)
 	s.pull.Lock()
 	s.over = true
 	s.pull.Unlock()
@@ -358,6 +361,9 @@ func (s *Session) takePing() bool {
 	s.pingReady = false
 	return ready
 }
+
+// MaxPayload returns the most bytes of a message from an admitted session.
+func (s *Session) MaxPayload() int { return s.srv.MaxPayload }
 
 // Admitted reports whether the session is no stranger.
 func (s *Session) Admitted() bool { return s.admitted.Load() }

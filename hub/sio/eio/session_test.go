@@ -147,14 +147,8 @@ func TestASecondPostEndsTheSession(t *testing.T) {
 	if status := p.Post("4x"); status != http.StatusBadRequest {
 		t.Errorf("the second POST was answered %d", status)
 	}
-	r.stream(t).wait2(t, slow)
-}
-
-// wait2 ends a request that is under way, and then waits for the end of the stream.
-func (e *echo) wait2(t *testing.T, c *siotest.Socket) {
-	t.Helper()
-	_ = c.Close()
-	e.wait(t)
+	_ = slow.Close()
+	r.stream(t).wait(t)
 }
 
 func TestABrokenPollEndsTheSession(t *testing.T) {

@@ -175,8 +175,8 @@ func (c *client) attach(data []byte) error {
 	if c.partial == nil {
 		return fmt.Errorf("%w: an attachment of nothing", errPacket)
 	}
-	if c.bytes += len(data); c.bytes > c.srv.maxPayload() {
-		return fmt.Errorf("%w: attachments of more than %d bytes in all", errPacket, c.srv.maxPayload())
+	if c.bytes += len(data); c.bytes > c.session.MaxPayload() {
+		return fmt.Errorf("%w: attachments of more than %d bytes in all", errPacket, c.session.MaxPayload())
 	}
 	c.gathered = append(c.gathered, bytes.Clone(data))
 	if len(c.gathered) < c.partial.attachments {
@@ -185,13 +185,6 @@ func (c *client) attach(data []byte) error {
 	p, attachments := c.partial, c.gathered
 	c.partial, c.text, c.gathered = nil, nil, nil
 	return c.take(p, attachments)
-}
-
-func (s *Server) maxPayload() int {
-	if n := s.options.Engine.MaxPayload; n > 0 {
-		return n
-	}
-	return 1 << 20
 }
 
 // take handles a packet that is complete.
