@@ -87,6 +87,16 @@ func TestAStrangerCannotHoldARequest(t *testing.T) {
 	e.wait(t)
 }
 
+func TestARefusedRequestIsNotWaitedFor(t *testing.T) {
+	r := serve(t, eio.Options{WriteTimeout: 50 * time.Millisecond})
+	for _, query := range []string{"transport=polling&sid=unknown", "transport=abc", "transport=polling"} {
+		_, resp := r.Knock("POST /socket.io/?EIO=4&" + query + " HTTP/1.1\r\nHost: hub\r\nContent-Length: 5\r\n\r\n4x")
+		if resp.StatusCode != http.StatusBadRequest {
+			t.Errorf("half a request was answered %s", resp.Status)
+		}
+	}
+}
+
 func TestStrangersGiveWay(t *testing.T) {
 	const places = 4
 	source := func(r *http.Request) netip.Addr { return netip.MustParseAddr(r.Header.Get("From-Test")) }

@@ -264,6 +264,9 @@ func (s *Session) readBody(w http.ResponseWriter, r *http.Request) ([]byte, erro
 	}
 	// A server that cannot set deadlines has its own.
 	_ = control.SetReadDeadline(time.Now().Add(patience))
-	defer func() { _ = control.SetReadDeadline(time.Time{}) }()
-	return io.ReadAll(http.MaxBytesReader(w, r.Body, limit))
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, limit))
+	if err == nil {
+		_ = control.SetReadDeadline(time.Time{})
+	}
+	return body, err // after an error net/http looks for the rest of the body, but not for ever
 }

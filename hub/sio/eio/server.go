@@ -282,6 +282,10 @@ func (s *Session) lingering() bool {
 
 // ServeHTTP answers one request, or upgrades it and starts the connection.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if r.ContentLength != 0 {
+		// Of a request that is refused net/http reads the body, and would wait for it. A server that cannot set deadlines has its own.
+		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(s.WriteTimeout))
+	}
 	q := r.URL.Query()
 	transport, sid := q.Get("transport"), q.Get("sid")
 	switch {

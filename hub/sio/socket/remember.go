@@ -74,14 +74,7 @@ func (s *Socket) Recovered(owner string) (before any, ok bool) {
 	n := s.space
 	n.mu.Lock()
 	old := n.pids[s.presented.pid]
-	if s.pid == "" || old == nil || !s.presented.good || old.owner != owner || old.presentedBeyond(s.presented.n) {
-		n.mu.Unlock()
-		s.presented.n = 0
-		return nil, false
-	}
-	old.forgetOldLocked(&n.srv.options)
-	// What was missed begins with the first emit that is remembered, or there is none.
-	if missed := old.emitted - s.presented.n; missed > uint64(len(old.emits)) {
+	if s.pid == "" || old == nil || !s.presented.good || old.owner != owner || !old.hasLocked(s.presented.n, &n.srv.options) {
 		n.mu.Unlock()
 		s.presented.n = 0
 		return nil, false
@@ -106,5 +99,8 @@ func (s *Socket) Recovered(owner string) (before any, ok bool) {
 	return old.State, true
 }
 
-// presentedBeyond reports whether a client claims to have got what was never emitted to it.
-func (s *Socket) presentedBeyond(n uint64) bool { return n > s.emitted }
+// hasLocked reports whether all is remembered that came after emit n, which is not one that was never emitted.
+func (s *Socket) hasLocked(n uint64, o *Options) bool {
+	s.forgetOldLocked(o)
+	return n <= s.emitted && s.emitted-n <= uint64(len(s.emits))
+}
