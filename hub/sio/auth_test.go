@@ -93,7 +93,9 @@ func TestTheEndOfAnIdentityEndsItsSockets(t *testing.T) {
 	r := serve(t, sio.Options{})
 	u := r.connect(`{}`, "Cookie: session=ann", "Origin: http://hub")
 	r.auth.tell("s1", access.Changed)
-	u.WantClose(4010) // and no packet that keeps clients from coming back
+	if b0, got, err := u.Read(); err != nil || b0 != siotest.Fin|siotest.OpClose || got[:2] != "\x0f\xaa" {
+		t.Errorf("got %#x %q, %v, want only a close frame with 4010: a packet would keep the client from coming back", b0, got, err)
+	}
 	<-u.view.ended
 	r.auth.gone = access.Revoked
 	c, _ := r.Open()

@@ -85,11 +85,31 @@ func TestAResumedClientGoesOnWhereItWas(t *testing.T) {
 	}
 }
 
+// A place in the feed is forgotten with the subscription that it was of, until there is one in the new.
+func TestAChangedSubscriptionHasNoOffsetYet(t *testing.T) {
+	r := serve(t, sio.Options{})
+	u, other := r.connect(`{"token":"viewer"}`), r.connect(`{"token":"viewer"}`)
+	u.ask(`["join","lobby"]`)
+	u.event("people")
+	u.view.push(`{"type":"changes"}`, "e-1")
+	u.offset()
+	for _, c := range []struct{ subscribe, mark string }{{`{"devices":["a"]}`, ""}, {`{"devices":["b"],"after":"e-7"}`, "e-7"}} {
+		u.ask(`["subscribe",` + c.subscribe + `]`)
+		other.ask(`["message"]`)
+		args := u.event("message")
+		if mark, _, _ := strings.Cut(args[len(args)-1].(string), "~"); mark != c.mark {
+			t.Errorf("after %s the offset is %v", c.subscribe, args)
+		}
+	}
+}
+
 // What a client that comes back in time was told is told in the same subscription, whatever it asks for now.
 func TestARecoveredClientKeepsItsSubscriptionAndRooms(t *testing.T) {
 	r := serve(t, sio.Options{})
 	u := r.connect(`{"token":"operator"}`)
 	u.ask(`["join","blue"]`)
+	u.ask(`["join","lobby"]`)
+	u.event("people")
 	if got := u.ask(`["subscribe",{"mode":"all","devices":["a"]}]`); got != `{"resumed":false}` {
 		t.Errorf("answered %s", got)
 	}
@@ -112,6 +132,7 @@ func TestARecoveredClientKeepsItsSubscriptionAndRooms(t *testing.T) {
 	if got := c.Text(); !strings.HasPrefix(got, `42["news",1,{"from":"`+other.id+`"`) || !strings.HasSuffix(got, strings.TrimSuffix(offset, "0")+`1"]`) {
 		t.Errorf("got %s", got)
 	}
+	siotest.Until(t, "the people", func() bool { return strings.HasPrefix(c.Text(), `42["people"`) })
 }
 
 // A message between readings must not move a client back or forward in the feed.
@@ -198,7 +219,11 @@ func TestDeviceEvents(t *testing.T) {
 	offset := all.offset()
 	_ = all.Close()
 	<-all.view.ended
+	watch.push(`{"type":"changes","devices":[`+d("attic", "never")+`]}`, "e-3")
 	watch.push(`{"type":"changes","devices":[`+d("attic", "live")+`]}`, "e-3")
+	scoped.ask(`["join","blue"]`)
+	siotest.Until(t, "the change", func() bool { return strings.Contains(probe.Text(), `"never"`) })
+	probe.Want(`42["device",` + d("attic", "live") + `]`)
 	cellar.ask(`["join","lobby"]`)
 	c, _ := r.Open()
 	c.Say(`40{"token":"viewer","pid":"` + all.pid + `","offset":"` + offset + `"}`)

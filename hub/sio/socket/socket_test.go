@@ -146,6 +146,14 @@ func TestConnecting(t *testing.T) {
 	if n := r.metrics.Refused.Load(); n != 3 {
 		t.Errorf("counted %d refusals", n)
 	}
+	c, _ = r.Open()
+	for range 9 { // as somebody who guesses
+		c.Say(`40{"token":"bad"}`)
+	}
+	c.WantClose(1008)
+	if n := r.metrics.Refused.Load(); n != 11 {
+		t.Errorf("counted %d refusals", n)
+	}
 }
 
 func TestWhatBreaksTheProtocolEndsTheConnection(t *testing.T) {
