@@ -68,7 +68,7 @@ type follower struct {
 	viewer      Viewer
 	sub         hub.Subscription // without After
 	print       string           // fingerprint of sub
-	mark        string           // of the last frame that was sent: its token, a dot, and the fingerprint
+	mark        []byte           // of the last frame that was sent: its token, a dot, and the fingerprint
 	seenDevices uint64           // version of srv.devices
 	seenPeople  uint64           // version of srv.people
 	ended       bool
@@ -118,9 +118,9 @@ func (f *follower) change(sub hub.Subscription, mark string) (resumed bool, err 
 		f.print = old
 		return false, err
 	}
-	f.mark = ""
+	f.mark = f.mark[:0]
 	if resumed {
-		f.mark = mark
+		f.mark = append(f.mark, mark...)
 	}
 	f.sub = sub
 	f.sub.After = ""
@@ -168,7 +168,7 @@ func (f *follower) next(dst []byte) ([]byte, bool) {
 		copy(dst[start:], snapshot)
 	}
 	if token != "" {
-		f.mark = token + "." + f.print
+		f.mark = append(append(append(f.mark[:0], token...), '.'), f.print...)
 		dst = f.socket.AppendOffset(dst, f.mark)
 	}
 	return append(dst, ']'), true

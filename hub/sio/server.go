@@ -136,7 +136,7 @@ func (f *follower) begin(sub hub.Subscription, mark string, recovered bool) (err
 		return err
 	}
 	if f.resumed = sub.After != ""; f.resumed {
-		f.mark = mark
+		f.mark = []byte(mark)
 		s.Metrics.Resumed.Add(1)
 	}
 	if !recovered && !(f.resumed && sub.Mode == hub.All) {

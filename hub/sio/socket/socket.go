@@ -152,7 +152,7 @@ func (s *Socket) Presented() string { return s.presented.mark }
 
 // AppendOffset appends the offset of a packet of the source, behind which clients have got as much of it as mark says, as one
 // more argument. Only Handler.Next calls it.
-func (s *Socket) AppendOffset(dst []byte, mark string) []byte {
+func (s *Socket) AppendOffset(dst, mark []byte) []byte {
 	dst = append(append(dst, ',', '"'), mark...)
 	return s.endOffset(dst)
 }
