@@ -21,14 +21,16 @@ import (
 	"telemetryhub/hub"
 	"telemetryhub/hub/access"
 	"telemetryhub/hub/sio"
+	"telemetryhub/hub/sio/eio"
 	"telemetryhub/hub/sio/socket"
+	"telemetryhub/hub/ws/door"
 	"telemetryhub/storage/bolt"
 )
 
 // hubEnv makes the test binary a hub on a folder and an address, so that it can be killed.
 const hubEnv = "HUB_SIO_HUB"
 
-// runHub is that hub: /socket.io/ is the feed, /echo/ a server that sends everything back, and what is posted to
+// runHub is that hub, behind the door that all connections come through: /socket.io/ is the feed, /echo/ a server that sends everything back, and what is posted to
 // /ingest/<device> is a reading. /drop breaks the connections of viewers. It ends only by being killed, or when nobody reads what it says any more.
 func runHub(args string) (err error) {
 	dir, addr, _ := strings.Cut(args, " ")
@@ -50,7 +52,8 @@ func runHub(args string) (err error) {
 		return err
 	}
 	auth := newFakeAuth()
-	feed, err := sio.New(core.Subscribe, auth, sio.Options{})
+	options := sio.Options{Socket: socket.Options{Engine: eio.Options{Admit: door.Admit}}}
+	feed, err := sio.New(core.Subscribe, auth, options)
 	if err != nil {
 		return err
 	}
@@ -82,10 +85,14 @@ func runHub(args string) (err error) {
 	if err != nil {
 		return err
 	}
-	failed := make(chan error, 3)
+	front, err := door.New(ln, door.Options{Timeout: time.Second})
+	if err != nil {
+		return err
+	}
+	failed := make(chan error, 4)
 	go func() { failed <- core.Run(ctx) }()
 	go func() { failed <- feed.Run(ctx) }()
-	go func() { failed <- http.Serve(ln, mux) }()
+	go func() { failed <- front.Server(mux).Serve(front) }()
 	fmt.Println("ready", ln.Addr())
 	go func() {
 		_, err := io.Copy(io.Discard, os.Stdin) // ends with the parent

@@ -102,6 +102,17 @@ async function echoes() {
   s.disconnect();
 }
 
+// Polls that wait longer than a stranger may belong to somebody who is known.
+async function patience() {
+  const s = connect({ token: "viewer", subscribe: { devices: ["nothing"] } });
+  await once(s, "snapshot");
+  const gone = [];
+  s.on("disconnect", (why) => gone.push(why));
+  await new Promise((resolve) => setTimeout(resolve, 2500));
+  check("a client that waits is left alone", gone.length === 0 && s.connected, gone);
+  s.disconnect();
+}
+
 async function rooms() {
   const [a, b] = [connect({ token: "viewer" }), connect({ token: "operator" })];
   await Promise.all([once(a, "welcome"), once(b, "welcome")]);
@@ -164,7 +175,7 @@ async function oracle() {
   s.disconnect();
 }
 
-for (const part of [refusals, greeting, echoes, rooms, oracle]) await part();
+for (const part of [refusals, greeting, echoes, patience, rooms, oracle]) await part();
 console.log("passed");
 for (const s of clients) s.disconnect();
 process.exit(0);
