@@ -87,6 +87,7 @@ func TestAResumedClientGoesOnWhereItWas(t *testing.T) {
 
 // A place in the feed is forgotten with the subscription that it was of, until there is one in the new.
 func TestAChangedSubscriptionHasNoOffsetYet(t *testing.T) {
+	t.Parallel()
 	r := serve(t, sio.Options{})
 	u, other := r.connect(`{"token":"viewer"}`), r.connect(`{"token":"viewer"}`)
 	u.ask(`["join","lobby"]`)
@@ -105,6 +106,7 @@ func TestAChangedSubscriptionHasNoOffsetYet(t *testing.T) {
 
 // What a client that comes back in time was told is told in the same subscription, whatever it asks for now.
 func TestARecoveredClientKeepsItsSubscriptionAndRooms(t *testing.T) {
+	t.Parallel()
 	r := serve(t, sio.Options{})
 	u := r.connect(`{"token":"operator"}`)
 	u.ask(`["join","blue"]`)
@@ -137,6 +139,7 @@ func TestARecoveredClientKeepsItsSubscriptionAndRooms(t *testing.T) {
 
 // A message between readings must not move a client back or forward in the feed.
 func TestOffsetsNeverGoBack(t *testing.T) {
+	t.Parallel()
 	r := serve(t, sio.Options{})
 	u, other := r.connect(`{"token":"viewer"}`), r.connect(`{"token":"viewer"}`)
 	u.ask(`["join","lobby"]`)
@@ -237,6 +240,7 @@ func TestDeviceEvents(t *testing.T) {
 }
 
 func TestTheWatchOverDevicesIsTakenUpAgain(t *testing.T) {
+	t.Parallel()
 	r := serve(t, sio.Options{})
 	r.run().peer.Close(4001, "slow")
 	select {

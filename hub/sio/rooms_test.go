@@ -135,6 +135,7 @@ func TestWhatIsRelayedIsBoundedInBytes(t *testing.T) {
 }
 
 func TestBinaryIsRelayed(t *testing.T) {
+	t.Parallel()
 	r := serve(t, sio.Options{})
 	a, b := r.connect(`{"token":"viewer"}`), r.connect(`{"token":"viewer"}`)
 	a.ask(`["join","lobby"]`)
@@ -148,6 +149,7 @@ func TestBinaryIsRelayed(t *testing.T) {
 }
 
 func TestPeopleInTheLobbyKnowWhoIsThere(t *testing.T) {
+	t.Parallel()
 	r := serve(t, sio.Options{})
 	a := r.connect(`{"token":"viewer"}`)
 	outside := r.connect(`{"token":"operator"}`)

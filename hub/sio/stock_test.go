@@ -11,6 +11,7 @@ import (
 
 // TestStockClient runs testdata/stock.mjs with socket.io-client from npm against a hub that it has killed in between.
 func TestStockClient(t *testing.T) {
+	t.Parallel()
 	node, err := exec.LookPath("node")
 	modules, absErr := filepath.Abs("../../dashboard/web/node_modules/socket.io-client/package.json")
 	if absErr != nil {
