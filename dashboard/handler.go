@@ -61,6 +61,18 @@ func New() (*Handler, error) {
 	return newHandler(dist)
 }
 
+// SocketIO returns the stock client of Socket.IO as npm has it in dist, or nil if this program was built without Node.
+func SocketIO() fs.FS {
+	client, err := fs.Sub(built, "dist/socket.io")
+	if err != nil {
+		return nil
+	}
+	if list, err := fs.ReadDir(client, "."); err != nil || len(list) == 0 {
+		return nil
+	}
+	return client
+}
+
 func newHandler(dist fs.FS) (*Handler, error) {
 	h := &Handler{files: map[string]asset{}}
 	body, err := fs.ReadFile(dist, index)

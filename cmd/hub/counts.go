@@ -7,6 +7,7 @@ import (
 	"telemetryhub/hub/api"
 	"telemetryhub/hub/broker"
 	"telemetryhub/hub/mqtt"
+	"telemetryhub/hub/sio"
 	"telemetryhub/hub/ws"
 	"telemetryhub/hub/ws/door"
 )
@@ -14,6 +15,7 @@ import (
 // counts are what the adapters count, for GET /metrics.
 type counts struct {
 	devices, viewers    ws.Metrics
+	sio                 sio.Metrics
 	broker              broker.Metrics
 	embedded, elsewhere mqtt.Metrics // of the bridges
 	door                *door.Metrics
@@ -49,7 +51,29 @@ func (c *counts) figures() []api.Figure {
 			return true
 		})
 	}
-	return append(list, c.mqttFigures()...)
+	return append(append(list, c.sioFigures()...), c.mqttFigures()...)
+}
+
+// sioFigures are those of Socket.IO.
+func (c *counts) sioFigures() []api.Figure {
+	e := &c.sio.Engine
+	list := []api.Figure{
+		gauge("socketio_sessions", "Socket.IO sessions now.", &e.Open, nil),
+		gauge("socketio_strangers", "Socket.IO sessions that have not authenticated.", &e.Strangers, nil),
+		counter("socketio_sessions_total", "Socket.IO sessions opened.", &e.Opened, nil),
+		counter("socketio_upgraded_total", "Socket.IO sessions that changed from polling to WebSocket.", &e.Upgraded, nil),
+		counter("socketio_strangers_displaced_total", "Socket.IO sessions closed before they authenticated to make room for others.", &e.Displaced, nil),
+		counter("socketio_received_messages_total", "Messages received.", &e.MessagesIn, nil),
+		counter("socketio_sent_messages_total", "Messages sent.", &e.MessagesOut, nil),
+		counter("socketio_received_bytes_total", "Bytes received.", &e.BytesIn, nil),
+		counter("socketio_sent_bytes_total", "Bytes sent.", &e.BytesOut, nil),
+		counter("socketio_panics_total", "Faults of the hub that ended one session each.", &e.Panics, nil),
+		counter("socketio_resumed_total", "Clients that went on where they had been cut off.", &c.sio.Resumed, nil),
+		counter("socketio_relayed_total", "Messages of clients to others.", &c.sio.Relayed, nil),
+		counter("socketio_denied_total", "What clients asked for and may not, or too often.", &c.sio.Denied, nil),
+	}
+	list = append(list, byReason("socketio_refused_total", "Socket.IO requests refused.", "reason", e.Refused)...)
+	return append(list, byReason("socketio_closed_total", "Socket.IO sessions ended.", "cause", e.Closed)...)
 }
 
 // mqttFigures are those of the broker and the bridges.

@@ -43,7 +43,7 @@ func TestTooFewDescriptorsAreOutlived(t *testing.T) {
 	p, cmd := fork(t, t.TempDir(), 64)
 	token := p.json("device", "add", "pump")["token"].(string)
 	viewer := p.json("token", "create", "--role", "viewer")["token"].(string)
-	pump := socket(t, p, "/device/v1", token)
+	pump := openSocket(t, p, "/device/v1", token)
 	address := strings.TrimPrefix(p.url(), "http://")
 	var crowd []net.Conn
 	for range 200 {

@@ -16,7 +16,11 @@ import (
 	"telemetryhub/dashboard"
 	"telemetryhub/hub/access"
 	"telemetryhub/hub/api"
+	"telemetryhub/hub/sio"
+	"telemetryhub/hub/sio/eio"
+	"telemetryhub/hub/sio/socket"
 	"telemetryhub/hub/ws"
+	"telemetryhub/hub/ws/door"
 )
 
 // Bounds of stopping. Together they stay below the ten seconds after which service managers kill.
@@ -78,7 +82,12 @@ func serve(ctx context.Context, s *serveSettings, w world) (err error) {
 	if err != nil {
 		return err
 	}
-	web, err := api.New(s.apiOptions(core, people, stores, bound, counts, page, log))
+	public, closePublic, err := s.openPublic()
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, closePublic()) }()
+	web, err := api.New(s.apiOptions(core, people, stores, bound, counts, page, public, log))
 	if err != nil {
 		return err
 	}
@@ -92,6 +101,14 @@ func serve(ctx context.Context, s *serveSettings, w world) (err error) {
 		return err
 	}
 	web.Mount(devices, viewers)
+	sockets, err := sio.New(core.Subscribe, auth, sio.Options{
+		Version: version(), Client: dashboard.SocketIO(), Metrics: &counts.sio, Logger: log.With("component", "socket.io"),
+		Socket: socket.Options{Engine: eio.Options{Admit: door.Admit, Source: web.Source}},
+	})
+	if err != nil {
+		return err
+	}
+	web.MountSocketIO(sockets)
 	mqtt, err := newMQTT(ctx, s, bound, core, people, counts, log)
 	if err != nil {
 		return err
@@ -106,6 +123,7 @@ func serve(ctx context.Context, s *serveSettings, w world) (err error) {
 	g.Go(func() error { return in.stop.run(ctx) })
 	g.Go(func() error { return trimMemory(ctx) })
 	g.Go(func() error { return mqtt.run(ctx) })
+	g.Go(func() error { return sockets.Run(ctx) })
 	if bound.cert != nil {
 		g.Go(func() error { return bound.cert.Run(ctx) })
 	}
@@ -115,7 +133,7 @@ func serve(ctx context.Context, s *serveSettings, w world) (err error) {
 		}
 		g.Go(func() error { return serveHTTP(ctx, l, l.server(web, log), log) })
 	}
-	g.Go(func() error { return stopOrder(ctx, log, devices.Shutdown, viewers.Shutdown) })
+	g.Go(func() error { return stopOrder(ctx, log, devices.Shutdown, viewers.Shutdown, sockets.Shutdown) })
 	return g.Wait()
 }
 
@@ -164,6 +182,9 @@ type socketAuth struct {
 	*api.API
 	people *access.Registry
 }
+
+// Token is for clients of Socket.IO, which may send their token in a message.
+func (a socketAuth) Token(text string) (access.Identity, error) { return a.people.Authenticate(text) }
 
 func (a socketAuth) Watch(id access.Identity, ended func(access.Reason)) (stop func()) {
 	return a.people.Watch(id, ended)

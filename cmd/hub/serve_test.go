@@ -217,8 +217,8 @@ func TestStoppingTellsEverybodyInOrder(t *testing.T) {
 	p := start(t, t.TempDir())
 	token := p.json("device", "add", "pump")["token"].(string)
 	viewer := p.json("token", "create", "--role", "viewer")["token"].(string)
-	device := socket(t, p, "/device/v1", token)
-	live := socket(t, p, "/api/v1/live", viewer)
+	device := openSocket(t, p, "/device/v1", token)
+	live := openSocket(t, p, "/api/v1/live", viewer)
 	if _, err := live.Write(textFrame(`{"subscribe":{}}`)); err != nil {
 		t.Fatal(err)
 	}
@@ -251,7 +251,7 @@ func TestStoppingTellsEverybodyInOrder(t *testing.T) {
 }
 
 // socket opens a WebSocket by hand (RFC 6455 section 1.2).
-func socket(t *testing.T, p *process, path, token string) net.Conn {
+func openSocket(t *testing.T, p *process, path, token string) net.Conn {
 	t.Helper()
 	conn, err := net.Dial("tcp", strings.TrimPrefix(p.url(), "http://"))
 	if err != nil {
@@ -395,7 +395,7 @@ func TestLogsOfTheWholeHubHoldNoSecrets(t *testing.T) {
 	p.ask("POST", "/api/v1/login", "", `{"name":"vera","password":"canary password two"}`)
 	p.ask("POST", "/api/v1/enrol", secrets[2], `{"device":"fan"}`)
 	p.ask("GET", "/api/v1/devices?token="+secrets[1], secrets[1], "")
-	socket(t, p, "/device/v1", secrets[0]).Close()
+	openSocket(t, p, "/device/v1", secrets[0]).Close()
 	p.ask("GET", "/api/v1/live/canary-path", "canary-bearer", "")
 	p.stop()
 	secrets = append(secrets, link, "canary password one", "canary password two", "canary-path", "canary-bearer")

@@ -3,11 +3,13 @@ package main
 import (
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"net"
 	"net/http"
 	"net/netip"
 	"net/url"
+	"os"
 	"strings"
 	"time"
 
@@ -36,6 +38,7 @@ type serveSettings struct {
 	tlsCert      string
 	tlsKey       string
 	publicURL    *url.URL
+	public       string
 	allowOrigins []string
 	proxies      []netip.Prefix
 	mqtt         mqttSettings
@@ -54,6 +57,7 @@ func addServeFlags(f *pflag.FlagSet) {
 	f.String("tls-key", "", "its private key (PEM), readable by nobody else")
 	addMQTTFlags(f)
 	f.String("public-url", "", "how people reach the hub when a proxy stands before it (https://hub.example.org)")
+	f.String("public", "", "folder whose files the hub serves at /public/ to whoever reaches it, as pages of its own")
 	f.StringArray("allow-origin", nil, "origin of pages elsewhere that may use the hub with a login; may be repeated")
 	f.StringArray("trusted-proxy", nil, "address or network of a proxy whose X-Forwarded-For is believed; may be repeated")
 	f.String("commit-interval", "2ms", "least time between two writes to disk, or card: 1s, which spares SD cards")
@@ -74,7 +78,7 @@ func loadServeSettings(c *cobra.Command, w world) (*serveSettings, error) {
 	list := func(name string) []string { v, _ := f.GetStringArray(name); return v }
 	s := &serveSettings{
 		data: str("data"), http: str("http"), https: str("https"), lanPlaintext: list("lan-plaintext"),
-		tlsCert: str("tls-cert"), tlsKey: str("tls-key"), allowOrigins: list("allow-origin"), from: from,
+		tlsCert: str("tls-cert"), tlsKey: str("tls-key"), allowOrigins: list("allow-origin"), public: str("public"), from: from,
 	}
 	s.lan, _ = f.GetBool("lan")
 	bridge := bridgeSettings{url: str("mqtt-bridge"), user: str("mqtt-bridge-user"), passwordFile: str("mqtt-bridge-password-file")}
@@ -247,6 +251,18 @@ func (s *serveSettings) addresses() []address {
 	return list
 }
 
+// openPublic opens the folder of --public, which nothing in it leads out of. Without one there is no file system.
+func (s *serveSettings) openPublic() (fs.FS, func() error, error) {
+	if s.public == "" {
+		return nil, func() error { return nil }, nil
+	}
+	root, err := os.OpenRoot(s.public)
+	if err != nil {
+		return nil, nil, s.from.explain(usagef("--public %s: %v", s.public, err))
+	}
+	return root.FS(), root.Close, nil
+}
+
 // names are what a self-made certificate must have besides the names of the machine.
 func (s *serveSettings) names() []string {
 	if s.publicURL == nil {
@@ -256,11 +272,11 @@ func (s *serveSettings) names() []string {
 }
 
 func (s *serveSettings) apiOptions(core *hub.Hub, people *access.Registry, st *stores, b *bindings, c *counts, page http.Handler,
-	log *slog.Logger) api.Options {
+	public fs.FS, log *slog.Logger) api.Options {
 	o := api.Options{
 		Hub: core, Access: people, Version: version(), PublicURL: s.publicURL, LinkBase: b.base(s), AllowOrigins: s.allowOrigins,
 		Proxies: s.proxies, HSTS: s.tlsCert != "" || s.publicURL != nil, Damage: st.found, Figures: c.figures(),
-		Page: page, Admit: door.Admit, Logger: log,
+		Page: page, Public: public, Admit: door.Admit, Logger: log,
 	}
 	if b.cert != nil {
 		o.Fingerprint = b.cert.Pin()

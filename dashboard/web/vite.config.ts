@@ -1,5 +1,5 @@
 import './node20.ts';
-import { readdirSync, rmSync } from 'node:fs';
+import { cpSync, mkdirSync, readdirSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { svelte } from '@sveltejs/vite-plugin-svelte';
 import type { Plugin } from 'vite';
@@ -20,9 +20,24 @@ function emptyDist(): Plugin {
   };
 }
 
+// The hub serves the stock client of Socket.IO at /socket.io/, as servers of it do.
+function socketIO(): Plugin {
+  return {
+    name: 'socket-io',
+    apply: 'build',
+    closeBundle() {
+      const to = join(dist, 'socket.io');
+      mkdirSync(to, { recursive: true });
+      for (const name of ['socket.io.js', 'socket.io.min.js']) {
+        cpSync(join(import.meta.dirname, 'node_modules/socket.io-client/dist', name), join(to, name));
+      }
+    },
+  };
+}
+
 export default defineConfig({
   base: './',
-  plugins: [svelte(), emptyDist()],
+  plugins: [svelte(), emptyDist(), socketIO()],
   build: {
     outDir: dist,
     emptyOutDir: false,

@@ -2,6 +2,7 @@ package api
 
 import (
 	"errors"
+	"io/fs"
 	"log/slog"
 	"net/http"
 	"net/netip"
@@ -37,6 +38,8 @@ type Options struct {
 	Figures []Figure
 	// Page serves the dashboard: GET / and GET /assets/{file}. Nil means that there is none.
 	Page http.Handler
+	// Public holds files for GET /public/…; whatever it holds anybody can read who reaches the hub. Nil means that there are none.
+	Public fs.FS
 	// Admit is told of every request whose credential was found good. Nil means that nobody wants to know.
 	Admit func(*http.Request)
 	// AllowOrigins are the origins of pages elsewhere that may act with the cookie of a session ("https://wall.example").
@@ -96,6 +99,8 @@ type API struct {
 	figures *figures
 	metrics http.Handler
 	origins access.Origins
+
+	socketIO http.Handler // nil until MountSocketIO
 }
 
 // New returns an API. It fails only on options that cannot be used.
@@ -128,6 +133,15 @@ func New(o Options) (*API, error) {
 func (a *API) Mount(device, live http.Handler) {
 	a.router.HandleFunc("GET /device/v1", device.ServeHTTP)
 	a.router.HandleFunc("GET /api/v1/live", live.ServeHTTP)
+}
+
+// MountSocketIO adds what answers Socket.IO clients, which asks for identity and Origin itself, by [API.Identify]. It is called
+// before the first request.
+func (a *API) MountSocketIO(h http.Handler) {
+	a.socketIO = h
+	for _, pattern := range []string{"GET /socket.io/{$}", "POST /socket.io/{$}", "GET /socket.io/{file}"} {
+		a.router.HandleFunc(pattern, h.ServeHTTP)
+	}
 }
 
 // Routes returns the pattern of every route, as "GET /api/v1/devices/{id}".
@@ -163,6 +177,7 @@ func (a *API) routes() {
 func (a *API) plainRoutes() {
 	a.router.HandleFunc("GET /{$}", a.page)
 	a.router.HandleFunc("GET /assets/{file}", a.page)
+	a.router.HandleFunc("GET /public/{path...}", a.public)
 	a.router.HandleFunc("GET /metrics", a.metrics.ServeHTTP)
 	a.router.HandleFunc("GET /api/v1/live/sse", a.events)
 	a.router.HandleFunc("GET /api/v1/live/poll", a.poll)

@@ -67,10 +67,18 @@ func (a *API) examine(c caller, r *http.Request) (_ caller, err error) {
 
 // Authenticate returns who stands behind a request to upgrade that came through the API. Nobody is no error. With a session
 // cookie the Origin must be ours, or the error wraps access.ErrDenied.
-func (a *API) Authenticate(r *http.Request) (access.Identity, error) {
+func (a *API) Authenticate(r *http.Request) (access.Identity, error) { return a.whoAsks(r, true) }
+
+// Identify is Authenticate for handlers whose requests are not always to upgrade: the Origin of a plain GET may be missing, as
+// browsers leave it out within one origin, but not be another's.
+func (a *API) Identify(r *http.Request) (access.Identity, error) {
+	return a.whoAsks(r, r.Header.Get("Upgrade") != "" || len(r.Header.Values("Origin")) > 0)
+}
+
+func (a *API) whoAsks(r *http.Request, upgrade bool) (access.Identity, error) {
 	c, err := a.identify(r)
 	if err == nil && !c.cookie.Empty() {
-		err = a.origins.CheckSession(originRequest(r, true))
+		err = a.origins.CheckSession(originRequest(r, upgrade))
 	}
 	if err != nil {
 		return access.Identity{}, err

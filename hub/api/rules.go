@@ -41,6 +41,10 @@ var rules = map[string]rule{
 	"GET /metrics":          {action: access.ReadMetrics, loopback: true},
 	"GET /device/v1":        {own: true, plain: true},
 	"GET /api/v1/live":      {own: true},
+	"GET /public/{path...}": {open: true},
+	"GET /socket.io/{$}":    {own: true},
+	"POST /socket.io/{$}":   {own: true},
+	"GET /socket.io/{file}": {open: true},
 
 	"POST /api/v1/login":          {open: true},
 	"POST /api/v1/links/claim":    {open: true},

@@ -49,6 +49,7 @@ func and(lists ...[]string) []string { return slices.Concat(lists...) }
 var matrix = map[string][]string{
 	"GET /{$}":                           everybody,
 	"GET /assets/{file}":                 everybody,
+	"GET /public/{path...}":              everybody,
 	"GET /healthz":                       everybody,
 	"GET /readyz":                        everybody,
 	"GET /api/openapi.json":              everybody,

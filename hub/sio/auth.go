@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net/http"
 
-	"telemetryhub/device"
 	"telemetryhub/hub"
 	"telemetryhub/hub/access"
 	"telemetryhub/hub/sio/socket"
@@ -87,14 +86,6 @@ func readPayload(raw json.RawMessage) (payload, error) {
 // ownerOf returns what a socket must have in common with the one that it wants to go on with.
 func ownerOf(id access.Identity) string {
 	return fmt.Sprintf("%s %s %s", id.Kind, id.Credential, id.Role)
-}
-
-// scopeOf returns what the identity may see, nil for everything.
-func scopeOf(id access.Identity) func(device.ID) bool {
-	if id.Can(access.ReadLive) {
-		return nil
-	}
-	return func(dev device.ID) bool { return id.CanOn(access.ReadLive, dev) }
 }
 
 // watch ends the socket as soon as the identity is no longer what it was.

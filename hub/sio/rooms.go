@@ -120,7 +120,7 @@ func (s *Server) changeSubscription(f *follower, e *socket.Event) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	sub.Scope = scopeOf(f.id)
+	sub.Scope = f.id.Scope(access.ReadLive)
 	resumed, err := f.change(sub, socket.ReadOffset(wanted.After))
 	return struct {
 		Resumed bool `json:"resumed"`

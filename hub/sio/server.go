@@ -103,7 +103,7 @@ func (s *Server) connect(at *socket.Socket, raw json.RawMessage) error {
 	if err != nil {
 		return refuseSubscription(err)
 	}
-	sub.Scope = scopeOf(id)
+	sub.Scope = id.Scope(access.ReadLive)
 	mark := at.Presented()
 	if mark == "" && auth.Subscribe != nil {
 		mark = socket.ReadOffset(auth.Subscribe.After)
