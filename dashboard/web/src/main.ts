@@ -1,6 +1,6 @@
 import './app.css';
 import { mount } from 'svelte';
-import { Api } from './feed/api';
+import { Api } from './api/api';
 import { Hub } from './state/hub.svelte';
 import App from './views/App.svelte';
 

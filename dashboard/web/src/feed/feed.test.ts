@@ -1,64 +1,52 @@
 import { afterEach, beforeEach, expect, test, vi } from 'vitest';
 import { backoff } from './backoff';
-import { Feed, type FeedStatus, type Subscription } from './feed';
+import { EventReader } from './events';
+import { Feed, type FeedOptions, type FeedStatus, type Subscription } from './feed';
+import { MiniHub } from './testing/minihub';
 
-class FakeSocket {
-  static all: FakeSocket[] = [];
-  sent: string[] = [];
-  closed = false;
-  onopen: (() => void) | null = null;
-  onmessage: ((e: { data: string }) => void) | null = null;
-  onclose: ((e: { code: number }) => void) | null = null;
-  constructor() {
-    FakeSocket.all.push(this);
-  }
-  send(text: string): void {
-    this.sent.push(text);
-  }
-  close(): void {
-    this.closed = true;
-  }
-  static get last(): FakeSocket {
-    const s = FakeSocket.all[FakeSocket.all.length - 1];
-    if (s === undefined) throw new Error('no socket');
-    return s;
-  }
-}
+const everything: Subscription = { devices: ['*'], mode: 'all' };
 
-const newest: Subscription = { devices: ['*'], mode: 'latest', tick: 1000 };
-const every: Subscription = { devices: ['a'], mode: 'all', tick: 200 };
-const welcome = '{"type":"welcome","text":"web Socket Works","version":"1","started":1}';
-const snapshot = (token: string) => `{"type":"snapshot","now":1,"devices":[],"token":"${token}"}`;
-const part = '{"type":"snapshot","now":1,"devices":[],"more":true}';
-
-function rig(subscription: Subscription, allowed = true) {
-  const states: FeedStatus['phase'][] = [];
+function rig(subscription = everything, options: FeedOptions = {}) {
+  const hub = new MiniHub();
+  const phases: string[] = [];
+  const values: number[] = [];
   const seen: string[] = [];
+  let status: FeedStatus | undefined;
   let resets = 0;
   const feed = new Feed(
-    'ws://hub/api/v1/live',
+    'http://hub/site/',
     subscription,
-    { frame: (f) => seen.push(f.type), status: (s) => states.push(s.phase), reset: () => resets++ },
     {
-      open: () => new FakeSocket() as unknown as WebSocket,
-      allowed: async () => allowed,
-      random: () => 1,
-      now: Date.now,
+      frame: (f) => {
+        seen.push(f.type);
+        if (f.type === 'readings') values.push(...f.readings.map((r) => Number(r.v)));
+      },
+      status: (s) => {
+        status = s;
+        phases.push(s.phase === 'live' ? s.transport : s.phase);
+      },
+      reset: () => resets++,
     },
+    { ...hub.world, random: () => 1, ...options },
   );
-  feed.open();
-  return { feed, states, seen, resets: () => resets };
+  /** Stores n readings, a while apart. */
+  const count = async (n: number) => {
+    for (let i = 0; i < n; i++) {
+      hub.count();
+      await pass(20);
+    }
+  };
+  return { hub, feed, phases, values, seen, count, status: () => status, resets: () => resets };
 }
 
-function live(token = 'e-1'): void {
-  FakeSocket.last.onopen?.();
-  FakeSocket.last.onmessage?.({ data: welcome });
-  FakeSocket.last.onmessage?.({ data: snapshot(token) });
+async function pass(ms: number): Promise<void> {
+  await vi.advanceTimersByTimeAsync(ms);
 }
+
+const upTo = (n: number) => Array.from({ length: n }, (_, i) => i + 1);
 
 beforeEach(() => {
   vi.useFakeTimers();
-  FakeSocket.all = [];
 });
 afterEach(() => {
   vi.useRealTimers();
@@ -71,113 +59,422 @@ test('waits at random within a bound that grows and has an end', () => {
   expect(backoff(9, () => 0)).toBe(100);
 });
 
-test('resumes after the last frame that was whole', async () => {
-  const r = rig(newest);
-  live('e-1');
-  expect(r.states).toEqual(['connecting', 'live']);
-  expect(JSON.parse(FakeSocket.last.sent[0] ?? '')).toEqual({
-    subscribe: { devices: ['*'], mode: 'latest', tick: 1000 },
+test('events are read however the stream is cut', () => {
+  const stream =
+    'retry: 2000\n\n:\n\nid: e-1\ndata: {"a":\ndata:1}\n\nevent: bye\r\ndata: x\r\n\r\ndata\n\nevent: none\n\ndata: unfinished\n';
+  for (let size = 1; size < stream.length; size++) {
+    const seen: string[] = [];
+    const reader = new EventReader(
+      (e) => seen.push(`${e.name} ${e.data}`),
+      () => seen.push('comment'),
+    );
+    for (let i = 0; i < stream.length; i += size) reader.push(stream.slice(i, i + size));
+    expect(seen).toEqual(['comment', 'message {"a":\n1}', 'bye x', 'message ']);
+  }
+});
+
+test('follows over WebSocket where that passes', async () => {
+  const r = rig();
+  r.feed.open();
+  await pass(10);
+  expect(r.phases).toEqual(['connecting', 'websocket']);
+  await r.count(3);
+  expect(r.values).toEqual([1, 2, 3]);
+  expect(r.hub.log).toEqual(['websocket']);
+  r.feed.close();
+  expect(r.status()?.phase).toBe('closed');
+  expect(r.hub.connected()).toEqual([]);
+  expect(vi.getTimerCount()).toBe(0);
+});
+
+test.each(['cut', 'hangs', 'mute'] as const)('falls to events where a WebSocket %s', async (way) => {
+  const r = rig();
+  r.hub.ways.websocket = way;
+  r.feed.open();
+  await pass(way === 'cut' ? 10 : 5010);
+  expect(r.phases).toEqual(['connecting', 'sse']);
+  await r.count(3);
+  expect(r.values).toEqual([1, 2, 3]);
+  r.feed.close();
+  expect(r.hub.connected()).toEqual([]);
+  expect(vi.getTimerCount()).toBe(0);
+});
+
+test.each(['cut', 'hangs', 'mute', { status: 404 }, { status: 403 }, { status: 200 }] as const)(
+  'falls to polling where events are treated as %j',
+  async (way) => {
+    const r = rig();
+    r.hub.ways.websocket = 'cut';
+    r.hub.ways.sse = way;
+    r.feed.open();
+    await pass(5010);
+    expect(r.phases).toEqual(['connecting', 'poll']);
+    await r.count(3);
+    await pass(500);
+    expect(r.values).toEqual([1, 2, 3]);
+    r.feed.close();
+    expect(r.hub.connected()).toEqual([]);
+    expect(vi.getTimerCount()).toBe(0);
+  },
+);
+
+test('where there is no WebSocket, or it takes no token, it goes without', async () => {
+  const r = rig(everything, {
+    token: 'thp_x',
+    socket: () => {
+      throw new SyntaxError('no such subprotocol');
+    },
   });
-  FakeSocket.last.onmessage?.({ data: '{"type":"changes","token":"e-2","devices":[]}' });
-  FakeSocket.last.onmessage?.({ data: part }); // breaks off before its end
-  FakeSocket.last.onclose?.({ code: 1006 });
-  await vi.advanceTimersByTimeAsync(600);
-  FakeSocket.last.onopen?.();
-  expect(FakeSocket.last.sent[0]).toContain('"after":"e-2"');
+  r.feed.open();
+  await pass(10);
+  expect(r.phases).toEqual(['connecting', 'sse']);
+  r.feed.close();
+});
+
+test('a token is sent with every transport', async () => {
+  const r = rig(everything, { token: 'thp_x' });
+  const sent: (string | undefined)[] = [];
+  const { fetch } = r.hub.world;
+  const feed = new Feed(
+    'http://hub/',
+    everything,
+    { frame: () => {}, status: () => {} },
+    {
+      token: 'thp_x',
+      socket: (url, headers) => {
+        sent.push(`${url} ${headers.Authorization}`);
+        throw new Error();
+      },
+      fetch: async (url, init) => {
+        sent.push(`${new URL(String(url)).pathname} ${new Headers(init?.headers).get('Authorization')}`);
+        return await fetch(url, init);
+      },
+    },
+  );
+  r.hub.ways.sse = 'cut';
+  feed.open();
+  await pass(10);
+  expect(sent.slice(0, 3)).toEqual([
+    'ws://hub/api/v1/live Bearer thp_x',
+    '/api/v1/live/sse Bearer thp_x',
+    '/api/v1/live/poll Bearer thp_x',
+  ]);
+  feed.close();
+});
+
+test('what comes is whole across every fall and every climb', async () => {
+  const r = rig();
+  r.feed.open();
+  await pass(10);
+  await r.count(2);
+  r.hub.ways.websocket = 'cut';
+  r.hub.end(0);
+  r.hub.count();
+  await pass(600);
+  await r.count(2);
+  expect(r.hub.connected()).toEqual(['sse']);
+  r.hub.ways.sse = 'mute';
+  r.hub.end(0);
+  r.hub.count();
+  await pass(6000);
+  await r.count(2);
+  await pass(200);
+  expect(r.phases.at(-1)).toBe('poll');
+  expect(r.values).toEqual(upTo(8));
+  r.hub.ways.sse = 'open';
+  for (let i = 0; i < 60; i++) {
+    r.hub.count();
+    await pass(997);
+  }
+  expect(r.phases.at(-1)).toBe('sse');
+  r.hub.ways.websocket = 'open';
+  for (let i = 0; i < 120; i++) {
+    r.hub.count();
+    await pass(997);
+  }
+  expect(r.phases.slice(-2)).toEqual(['sse', 'websocket']);
+  expect(r.values).toEqual(upTo(188));
+  expect(r.hub.connected()).toEqual(['websocket']);
+  expect(r.resets()).toBe(0);
+  r.feed.close();
+});
+
+test('better transports are tried ever more seldom, and sooner after a change of the network', async () => {
+  const r = rig();
+  r.hub.ways.websocket = 'cut';
+  r.feed.open();
+  await pass(10);
+  const tries = async (ms: number) => {
+    const before = r.hub.log.filter((l) => l === 'websocket').length;
+    for (let t = 0; t < ms; t += 10_000) {
+      await pass(10_000);
+      r.hub.count(); // so that the stream is known to live
+    }
+    return r.hub.log.filter((l) => l === 'websocket').length - before;
+  };
+  expect(await tries(30_000)).toBe(1);
+  expect(await tries(60_000)).toBe(1);
+  expect(await tries(3_600_000)).toBeLessThan(16);
+  r.feed.wake();
+  expect(await tries(30_000)).toBe(1);
+  expect(r.phases).toEqual(['connecting', 'sse']); // nobody was disturbed
+  r.feed.close();
+});
+
+test('a connection that is cut again and again is left for another transport', async () => {
+  const r = rig();
+  r.feed.open();
+  for (let i = 0; i < 3; i++) {
+    await pass(3000);
+    expect(r.hub.connected()).toEqual(['websocket']);
+    r.hub.end(0);
+  }
+  await pass(3000);
+  expect(r.hub.connected()).toEqual(['sse']);
+  r.feed.close();
 });
 
 test('comes back for ever, and at once when it is woken', async () => {
-  const r = rig(newest);
-  for (let i = 0; i < 50; i++) {
-    FakeSocket.last.onclose?.({ code: 1006 });
-    const n = FakeSocket.all.length;
-    let waited = 0;
-    for (; FakeSocket.all.length === n; waited += 100) await vi.advanceTimersByTimeAsync(100);
-    expect(waited).toBeLessThanOrEqual(15_000);
+  const r = rig();
+  r.hub.ways.websocket = r.hub.ways.sse = r.hub.ways.poll = 'cut';
+  r.feed.open();
+  for (let i = 0; i < 30; i++) {
+    await pass(10);
+    const s = r.status();
+    if (s?.phase !== 'waiting') throw new Error(s?.phase);
+    expect(s.until - Date.now()).toBeLessThanOrEqual(15_000);
+    await pass(s.until - Date.now());
   }
-  expect(FakeSocket.all.length).toBe(51);
-  FakeSocket.last.onclose?.({ code: 1006 });
-  expect(r.states.at(-1)).toBe('waiting');
+  await pass(10);
+  r.hub.ways.websocket = 'open';
   r.feed.wake();
-  expect(FakeSocket.all.length).toBe(52);
+  await pass(10);
+  expect(r.phases.at(-1)).toBe('websocket');
+  r.feed.close();
 });
 
-test('gives up a connection that never opens', async () => {
-  rig(newest);
-  await vi.advanceTimersByTimeAsync(10_000);
-  expect(FakeSocket.all[0]?.closed).toBe(true);
-  await vi.advanceTimersByTimeAsync(500);
-  expect(FakeSocket.all.length).toBe(2);
+test('a hub that is stopping or busy is waited for, not fallen from', async () => {
+  const r = rig();
+  r.feed.open();
+  await pass(10);
+  r.hub.end(4002, 'draining');
+  await pass(600);
+  expect(r.hub.log).toEqual(['websocket', 'websocket']);
+
+  r.hub.ways.websocket = 'cut';
+  r.hub.ways.sse = { status: 503, reason: 'Too many viewers.', retry: 10 };
+  r.hub.end(0);
+  await pass(1100);
+  const s = r.status();
+  expect(s?.phase === 'waiting' && s.until - Date.now()).toBeGreaterThan(9000);
+  expect(r.hub.log.slice(2)).toEqual(['websocket', 'sse']);
+  r.hub.ways.websocket = 'open';
+  await pass(11_000);
+  expect(r.phases.at(-1)).toBe('websocket');
+  r.feed.close();
 });
 
-test('asks when it was quiet for long, and leaves a connection that does not answer', async () => {
-  const r = rig(newest);
-  live();
-  await vi.advanceTimersByTimeAsync(30_000);
-  expect(FakeSocket.last.sent.length).toBe(2);
-  expect(FakeSocket.last.sent[1]).toContain('"after":"e-1"');
-  FakeSocket.last.onmessage?.({ data: '{"type":"changes","token":"e-1","now":2,"devices":[]}' });
-  await vi.advanceTimersByTimeAsync(29_000);
-  expect(FakeSocket.last.sent.length).toBe(2);
-  await vi.advanceTimersByTimeAsync(1000);
-  await vi.advanceTimersByTimeAsync(10_000);
-  expect(r.states.at(-1)).toBe('waiting');
-  expect(FakeSocket.all[0]?.closed).toBe(true);
+test('stops when the session is over, and says why', async () => {
+  const stopped: Record<string, (r: ReturnType<typeof rig>) => void> = {
+    websocket: () => {},
+    sse: (r) => {
+      r.hub.ways.websocket = 'cut';
+    },
+    poll: (r) => {
+      r.hub.ways.websocket = r.hub.ways.sse = 'cut';
+    },
+  };
+  for (const [transport, prepare] of Object.entries(stopped)) {
+    const r = rig();
+    prepare(r);
+    r.feed.open();
+    await pass(200);
+    expect(r.phases.at(-1)).toBe(transport);
+    r.hub.end(4503, 'this token was revoked');
+    await pass(60_000);
+    expect(r.status()).toMatchObject({ phase: 'denied', reason: 'this token was revoked' });
+    expect(vi.getTimerCount()).toBe(0);
+  }
 });
 
-test('stops when the session is over', async () => {
-  const r = rig(newest);
-  live();
-  FakeSocket.last.onclose?.({ code: 4503 });
-  await vi.advanceTimersByTimeAsync(60_000);
-  expect(r.states.at(-1)).toBe('denied');
-  expect(FakeSocket.all.length).toBe(1);
+test('a refused upgrade does not say why, so the next transport does', async () => {
+  const r = rig();
+  r.hub.ways.websocket = 'cut';
+  r.hub.ways.sse = { status: 401, reason: 'Say who you are.' };
+  r.feed.open();
+  await pass(60_000);
+  expect(r.status()).toMatchObject({ phase: 'denied', code: 401, reason: 'Say who you are.' });
+  expect(r.hub.log).toEqual(['websocket', 'sse']);
 
-  const refused = rig(newest, false);
-  FakeSocket.last.onclose?.({ code: 1006 }); // a refused upgrade does not say why
-  await vi.advanceTimersByTimeAsync(60_000);
-  expect(refused.states.at(-1)).toBe('denied');
+  const proxy = rig();
+  proxy.hub.ways.websocket = 'cut';
+  proxy.hub.ways.sse = proxy.hub.ways.poll = { status: 403 };
+  proxy.feed.open();
+  await pass(10);
+  expect(proxy.status()).toMatchObject({ phase: 'denied', code: 403 });
 });
 
-test('begins anew when the hub cannot go back so far', async () => {
-  const r = rig(every);
-  live('e-1');
-  FakeSocket.last.onclose?.({ code: 4010 });
+test.each(['websocket', 'sse', 'poll'] as const)('starts over over %s when the hub can not go back', async (name) => {
+  const r = rig(everything, { transports: [name] });
+  r.feed.open();
+  await pass(10);
+  await r.count(1);
+  await pass(200);
+  r.hub.epoch = 'f';
+  r.hub.end(0);
+  await pass(2000);
   expect(r.resets()).toBe(1);
-  await vi.advanceTimersByTimeAsync(600);
-  FakeSocket.last.onopen?.();
-  expect(FakeSocket.last.sent[0]).not.toContain('after');
+  expect(r.seen.filter((t) => t === 'snapshot').length).toBe(2);
+  expect(r.phases.at(-1)).toBe(name);
+  await r.count(1);
+  await pass(200);
+  expect(r.values).toEqual([1, 2]);
+  r.feed.close();
 });
 
-test('a resumed subscription to everything is live with the welcome, as nothing else may come', async () => {
-  const r = rig(every);
-  live('e-1');
-  FakeSocket.last.onclose?.({ code: 1006 });
-  await vi.advanceTimersByTimeAsync(600);
-  FakeSocket.last.onopen?.();
-  FakeSocket.last.onmessage?.({ data: welcome });
-  expect(r.states.at(-1)).toBe('live');
+test('resumes after the last frame that was whole', async () => {
+  const r = rig({ devices: ['*'], mode: 'latest' });
+  r.feed.open();
+  await pass(10);
+  r.hub.say({ type: 'changes', token: 'e-0', devices: [] });
+  r.hub.say({ type: 'changes', now: 1, more: true, devices: [] }); // breaks off before its end
+  await pass(10);
+  r.hub.end(0);
+  await pass(600);
+  expect(r.hub.taken.at(-1)).toMatchObject({ after: 'e-0', mode: 'latest' });
+  // Nothing has changed meanwhile, so nothing but the welcome comes.
+  await pass(250);
+  expect(r.phases.at(-1)).toBe('websocket');
+  r.feed.close();
+});
+
+test('a listing after a token is waited for to its end', async () => {
+  const r = rig({ devices: ['*'], mode: 'latest' });
+  r.feed.open();
+  await pass(10);
+  r.hub.end(0);
+  await pass(510);
+  r.hub.say({ type: 'changes', now: 1, more: true, devices: [] });
+  await pass(2000);
+  expect(r.phases.at(-1)).toBe('connecting');
+  r.hub.say({ type: 'changes', now: 1, token: 'e-0', devices: [] });
+  await pass(10);
+  expect(r.phases.at(-1)).toBe('websocket');
+  r.feed.close();
+});
+
+test('a WebSocket that is quiet is asked, and nothing is missed or seen of it', async () => {
+  const r = rig();
+  r.feed.open();
+  await pass(10);
+  for (let i = 0; i < 5; i++) {
+    await pass(29_995);
+    r.hub.count(); // comes together with the question
+    await pass(40_000);
+    r.hub.count();
+  }
+  await pass(10);
+  expect(r.values).toEqual(upTo(10));
+  expect(r.seen.filter((t) => t === 'snapshot').length).toBe(1);
+  expect(r.hub.taken.filter((s) => s.devices?.[0] === '-').length).toBeGreaterThan(4);
+  expect(r.phases).toEqual(['connecting', 'websocket']);
+
+  const before = Date.now();
+  r.hub.answers = false;
+  await pass(41_000);
+  expect(r.phases.slice(0, 3)).toEqual(['connecting', 'websocket', 'waiting']);
+  expect(r.status()?.trueAt).toBeLessThanOrEqual(before);
+  r.feed.close();
+});
+
+test.each(['sse', 'poll'] as const)('%s that falls silent is given up', async (name) => {
+  const r = rig(everything, { transports: [name] });
+  r.feed.open();
+  await pass(10);
+  r.hub.ways.poll = 'hangs';
+  await pass(26_000);
+  expect(r.phases.at(-1)).toBe(name);
+  await pass(45_000);
+  expect(r.phases).toContain('waiting');
+  r.feed.close();
+});
+
+test('after a sleep it connects anew, and shows nothing old as new', async () => {
+  const r = rig();
+  r.feed.open();
+  await pass(10);
+  vi.setSystemTime(Date.now() + 3_600_000);
+  r.feed.wake();
+  expect(r.phases.at(-1)).toBe('connecting');
+  r.hub.count();
+  await pass(300);
+  expect(r.phases.at(-1)).toBe('websocket');
+  expect(r.values).toEqual([1]);
+  r.feed.close();
+});
+
+test.each(['websocket', 'sse', 'poll'] as const)('follows something else over %s', async (name) => {
+  const r = rig(everything, { transports: [name] });
+  r.feed.open();
+  await pass(10);
+  await r.count(1);
+  await pass(200);
+  const links = r.hub.sockets.length;
+  r.feed.change({ devices: ['a'], mode: 'all' });
+  r.hub.count();
+  await pass(300);
+  expect(r.hub.taken.at(-1)?.devices).toEqual(['a']);
+  expect(r.hub.sockets.length).toBe(links); // in place, or no WebSocket at all
+  expect(r.seen.filter((t) => t === 'snapshot').length).toBe(2);
+  await r.count(1);
+  await pass(200);
+  // The second reading is in the snapshot.
+  expect(r.values.filter((v) => v !== 2)).toEqual([1, 3]);
+  r.feed.close();
+});
+
+test('a change while the connection is asked counts', async () => {
+  const r = rig();
+  r.feed.open();
+  await pass(10);
+  r.feed.wake();
+  r.feed.change({ devices: ['a'], mode: 'all' });
+  await pass(10);
+  expect(r.hub.taken.at(-1)).toEqual({ devices: ['a'], mode: 'all' });
+  expect(r.phases.at(-1)).toBe('websocket');
+  await r.count(1);
+  expect(r.values).toEqual([1]);
+  r.feed.close();
 });
 
 test('a frame that makes no sense begins everything anew', async () => {
-  rig(newest);
-  live('e-1');
-  FakeSocket.last.onmessage?.({ data: '{"type":"changes"}' });
-  await vi.advanceTimersByTimeAsync(600);
-  FakeSocket.last.onopen?.();
-  expect(FakeSocket.last.sent[0]).not.toContain('after');
+  const r = rig();
+  r.feed.open();
+  await pass(10);
+  r.hub.say({ type: 'changes' });
+  await pass(600);
+  expect(r.resets()).toBe(1);
+  expect(r.hub.taken.at(-1)?.after).toBeUndefined();
+  r.feed.close();
 });
 
-test('what arrives from a connection that was left is not heard', async () => {
-  const r = rig(newest);
-  live();
-  const old = FakeSocket.last;
-  old.onclose?.({ code: 1006 });
-  const n = r.seen.length;
-  old.onmessage?.({ data: snapshot('e-7') });
-  old.onclose?.({ code: 4503 });
-  expect(r.seen.length).toBe(n);
-  expect(r.states.at(-1)).toBe('waiting');
-  r.feed.close();
-  expect(r.states.at(-1)).toBe('closed');
+test('who closes the feed from within a handler hears no more', async () => {
+  const hub = new MiniHub();
+  const heard: string[] = [];
+  const feed: Feed = new Feed(
+    'http://hub/',
+    everything,
+    {
+      frame: (f) => {
+        heard.push(f.type);
+        feed.close();
+      },
+      status: (s) => heard.push(s.phase),
+    },
+    hub.world,
+  );
+  feed.open();
+  await pass(1000);
+  expect(heard).toEqual(['connecting', 'welcome', 'closed']);
+  expect(vi.getTimerCount()).toBe(0);
 });

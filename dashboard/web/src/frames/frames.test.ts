@@ -1,9 +1,11 @@
 import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { expect, test } from 'vitest';
-import { ShapeError } from './check';
+import { parseJson, ShapeError } from './check';
 import { decodeAdded, decodeDevice, decodeHistory, decodeMe, decodeProblem, decodeStatus } from './http';
-import { decodeFrame } from './live';
+import { decodeFrame as decode, type Frame } from './live';
+
+const decodeFrame = (text: string): Frame => decode(parseJson(text));
 
 test('a frame becomes what hub/frames.go says', () => {
   expect(decodeFrame('{"type":"welcome","text":"web Socket Works","version":"1.0","started":1766000000123}')).toEqual({

@@ -1,6 +1,6 @@
-// The frames of the viewer socket, as hub/frames.go documents them.
+// The frames of the live feed, as hub/frames.go documents them.
 
-import { asArray, asFlag, asNumber, asObject, asText, type Json, optional, parseJson, ShapeError } from './check';
+import { asArray, asFlag, asNumber, asObject, asText, type Json, optional, ShapeError } from './check';
 
 export type Value = number | boolean | string;
 
@@ -57,8 +57,8 @@ export function asPresence(v: Json | undefined, what: string): Presence {
 }
 
 /** Reads one frame, or throws a ShapeError. */
-export function decodeFrame(text: string): Frame {
-  const f = asObject(parseJson(text), 'frame');
+export function decodeFrame(json: Json): Frame {
+  const f = asObject(json, 'frame');
   switch (asText(f.type, 'type')) {
     case 'welcome':
       return {

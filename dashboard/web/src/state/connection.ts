@@ -1,9 +1,13 @@
 // What the page may say about its connection to the hub. Pure.
 
-import type { FeedStatus } from '../feed/feed';
+import type { FeedStatus, Transport } from '../feed/feed';
 
 export interface Connection {
   phase: FeedStatus['phase'];
+  /** What the feed comes over, if it does. */
+  transport: Transport | undefined;
+  /** Why the feed has stopped, empty unless it has. */
+  reason: string;
   /** When the next attempt is, by this machine's clock; 0 if none is planned. */
   retryAt: number;
   /** When what is shown was last known to be true, by this machine's clock; 0 if it never was. */
@@ -19,6 +23,8 @@ export interface Connection {
 
 export const unconnected: Connection = {
   phase: 'closed',
+  transport: undefined,
+  reason: '',
   retryAt: 0,
   trueAt: 0,
   welcome: '',
@@ -28,9 +34,8 @@ export const unconnected: Connection = {
 };
 
 export type ConnectionEvent =
-  | { type: 'status'; status: FeedStatus; now: number }
+  | { type: 'status'; status: FeedStatus }
   | { type: 'welcome'; text: string; version: string; started: number }
-  | { type: 'frame'; now: number }
   | { type: 'read' };
 
 export function reduceConnection(c: Connection, e: ConnectionEvent): Connection {
@@ -40,7 +45,9 @@ export function reduceConnection(c: Connection, e: ConnectionEvent): Connection 
         ...c,
         phase: e.status.phase,
         retryAt: e.status.phase === 'waiting' ? e.status.until : 0,
-        trueAt: e.status.phase === 'live' ? e.now : c.trueAt,
+        reason: e.status.phase === 'denied' ? e.status.reason : '',
+        trueAt: e.status.trueAt,
+        transport: e.status.phase === 'live' ? e.status.transport : undefined,
       };
     case 'welcome':
       return {
@@ -50,8 +57,6 @@ export function reduceConnection(c: Connection, e: ConnectionEvent): Connection 
         started: e.started,
         restarted: c.restarted || (c.started !== 0 && c.started !== e.started),
       };
-    case 'frame':
-      return { ...c, trueAt: e.now };
     case 'read':
       return { ...c, restarted: false };
   }

@@ -25,6 +25,8 @@ export const emptyFleet: Fleet = { devices: new Map(), shape: 0, listing: undefi
 
 export function reduceFleet(fleet: Fleet, frame: Frame): Fleet {
   switch (frame.type) {
+    case 'welcome':
+      return { ...fleet, listing: undefined }; // one that broke off is begun anew
     case 'snapshot':
       return list(fleet, frame.devices, frame.more, false);
     case 'changes':

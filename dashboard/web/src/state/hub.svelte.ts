@@ -1,7 +1,7 @@
 // The one place where the layers below meet the views: who is logged in, what the feed tells, and what time it is.
 
-import { type Api, ApiError } from '../feed/api';
-import { Feed, type FeedHandlers, type FeedWorld, type Subscription } from '../feed/feed';
+import { type Api, ApiError } from '../api/api';
+import { Feed, type FeedHandlers, type Subscription } from '../feed/feed';
 import { onWake } from '../feed/wake';
 import type { Me, Status } from '../frames/http';
 import type { Frame } from '../frames/live';
@@ -14,6 +14,9 @@ export type Session = 'asking' | 'out' | 'in' | 'unreachable';
 const everything: Subscription = { devices: ['*'], mode: 'latest', tick: 1000 };
 
 const statusEvery = 30_000;
+
+/** What ends a feed, but says nothing about who asks: the page and the hub do not fit together. */
+const misunderstood = [4500, 422];
 
 export class Hub {
   session: Session = $state('asking');
@@ -72,33 +75,20 @@ export class Hub {
 
   /** A feed of its own for a view. */
   open(subscription: Subscription, handlers: FeedHandlers): Feed {
-    const feed = new Feed(this.api.socketUrl, subscription, handlers, this.world);
+    const { transport } = this.connection;
+    const feed = new Feed(this.api.base, subscription, handlers, transport === undefined ? {} : { begin: transport });
     feed.open();
     return feed;
   }
-
-  private readonly world: FeedWorld = {
-    open: (url) => new WebSocket(url),
-    random: Math.random,
-    now: Date.now,
-    allowed: async () => {
-      try {
-        await this.api.me();
-        return true;
-      } catch (err) {
-        return !(err instanceof ApiError && (err.status === 401 || err.status === 403));
-      }
-    },
-  };
 
   private begin(): void {
     this.end();
     this.feed = this.open(everything, {
       frame: (frame) => this.take(frame),
       status: (status) => {
-        this.connection = reduceConnection(this.connection, { type: 'status', status, now: Date.now() });
+        this.connection = reduceConnection(this.connection, { type: 'status', status });
         if (status.phase === 'live') void this.askStatus();
-        if (status.phase === 'denied') {
+        if (status.phase === 'denied' && !misunderstood.includes(status.code)) {
           this.end();
           this.session = 'out';
         }
@@ -132,7 +122,6 @@ export class Hub {
       this.now = this.time();
     }
     this.fleet = reduceFleet(this.fleet, frame);
-    this.connection = reduceConnection(this.connection, { type: 'frame', now: Date.now() });
   }
 
   private async askStatus(): Promise<void> {

@@ -1,6 +1,6 @@
 // The little curves of the list: half an hour of one metric, asked for when a row comes into sight.
 
-import { Lanes } from '../feed/lanes';
+import { Lanes } from '../api/lanes';
 import type { Device } from './fleet';
 import type { Hub } from './hub.svelte';
 

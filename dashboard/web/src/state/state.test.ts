@@ -38,6 +38,8 @@ test('a snapshot in parts is shown when it is whole', () => {
   expect(half.known).toBe(false);
   expect(half.devices.size).toBe(0);
   expect([...reduceFleet(half, snapshot([device('b')])).devices.keys()]).toEqual(['a', 'b']);
+  const again = reduceFleet(half, { type: 'welcome', text: '', version: '', started: 1 });
+  expect([...reduceFleet(again, snapshot([device('b')])).devices.keys()]).toEqual(['b']);
 });
 
 test('changes keep what did not change', () => {
@@ -106,9 +108,9 @@ test('ten thousand devices change in a moment', () => {
 test('the connection tells how old things are, and of a restart once', () => {
   const hello = (started: number) => ({ type: 'welcome', text: 'web Socket Works', version: '1', started }) as const;
   let c = reduceConnection(unconnected, hello(1));
-  c = reduceConnection(c, { type: 'status', status: { phase: 'live' }, now: 10 });
-  c = reduceConnection(c, { type: 'frame', now: 20 });
-  c = reduceConnection(c, { type: 'status', status: { phase: 'waiting', until: 99 }, now: 50 });
+  c = reduceConnection(c, { type: 'status', status: { phase: 'live', transport: 'sse', trueAt: 10 } });
+  expect(c).toMatchObject({ trueAt: 10, transport: 'sse' });
+  c = reduceConnection(c, { type: 'status', status: { phase: 'waiting', until: 99, trueAt: 20 } });
   expect(c).toMatchObject({ trueAt: 20, retryAt: 99, restarted: false });
   expect(reduceConnection(c, hello(1)).restarted).toBe(false);
   c = reduceConnection(c, hello(2));

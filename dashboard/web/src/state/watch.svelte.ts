@@ -3,9 +3,9 @@
 // No point is missing: history is asked for once the feed is live, what the feed brings meanwhile is put in behind it, and
 // after a connection was lost the feed resumes by its token while the range in question is read from history again.
 
-import { ApiError, type HistoryQuery } from '../feed/api';
+import { ApiError, type HistoryQuery } from '../api/api';
+import { Lanes } from '../api/lanes';
 import type { Feed } from '../feed/feed';
-import { Lanes } from '../feed/lanes';
 import type { DeviceInfo, Gap, History, Metric } from '../frames/http';
 import type { Frame, Reading } from '../frames/live';
 import type { Hub } from './hub.svelte';
@@ -52,8 +52,6 @@ export class Watch {
   private begun = false;
   private liveUntil = 0;
   private asking = false;
-  /** The other connection was lost, and this one has not noticed anything yet. */
-  private suspect = false;
 
   constructor(
     private readonly hub: Hub,
@@ -84,13 +82,6 @@ export class Watch {
     this.feed.wake();
   }
 
-  /** Told how the feed of all devices is: it notices a dead line, which this one cannot by itself. */
-  others(live: boolean): void {
-    if (!live) this.suspect = this.live;
-    else if (this.suspect) this.feed.renew();
-    else this.feed.wake();
-  }
-
   setRange(range: Range): void {
     const same = JSON.stringify(range) === JSON.stringify(this.range);
     this.range = range;
@@ -100,7 +91,6 @@ export class Watch {
   private changed(live: boolean): void {
     const was = this.live;
     this.live = live;
-    if (!live) this.suspect = false;
     if (was && !live) this.liveUntil = this.hub.time();
     if (!live || was) return;
     if (!this.begun) {

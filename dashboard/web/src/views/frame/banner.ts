@@ -5,7 +5,7 @@ import { duration } from '../../state/age';
 import type { Connection } from '../../state/connection';
 
 export interface Notice {
-  key: 'connecting' | 'reconnecting' | 'restarted' | 'outdated' | 'notready' | 'plaintext';
+  key: 'connecting' | 'stopped' | 'reconnecting' | 'restarted' | 'outdated' | 'notready' | 'plaintext';
   tone: 'warn' | 'bad' | 'note';
   text: string;
   /** What moves every second: it is shown, but not read aloud again and again. */
@@ -14,7 +14,9 @@ export interface Notice {
 
 export function notices(c: Connection, status: Status | undefined, outdated: boolean, now: number): Notice[] {
   const list: Notice[] = [];
-  if (c.phase !== 'live' && c.trueAt === 0) {
+  if (c.phase === 'denied') {
+    list.push({ key: 'stopped', tone: 'bad', text: 'This page gets nothing new. Reload it.', detail: c.reason });
+  } else if (c.phase !== 'live' && c.trueAt === 0) {
     list.push({ key: 'connecting', tone: 'note', text: 'Connecting to the hub…', detail: '' });
   } else if (c.phase !== 'live') {
     const next = c.retryAt > now ? ` Next attempt in ${duration(c.retryAt - now + 999)}.` : '';

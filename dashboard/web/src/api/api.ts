@@ -48,10 +48,6 @@ export class Api {
     return new URL(path, this.base).href;
   }
 
-  get socketUrl(): string {
-    return this.url('api/v1/live').replace(/^http/, 'ws');
-  }
-
   me(signal?: AbortSignal): Promise<Me> {
     return this.get('api/v1/me', decodeMe, signal);
   }
