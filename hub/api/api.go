@@ -178,6 +178,8 @@ func (a *API) plainRoutes() {
 	a.router.HandleFunc("GET /{$}", a.page)
 	a.router.HandleFunc("GET /assets/{file}", a.page)
 	a.router.HandleFunc("GET /public/{path...}", a.public)
+	a.router.HandleFunc("GET /api/live.schema.json", a.fixed("application/schema+json", schemaFile("live.schema.json")))
+	a.router.HandleFunc("GET /api/asyncapi.yaml", a.fixed("application/vnd.aai.asyncapi+yaml", schemaFile("asyncapi.yaml")))
 	a.router.HandleFunc("GET /metrics", a.metrics.ServeHTTP)
 	a.router.HandleFunc("GET /api/v1/live/sse", a.events)
 	a.router.HandleFunc("GET /api/v1/live/poll", a.poll)

@@ -31,7 +31,8 @@ func TestTheDocumentListsEveryRouteAndIsWhole(t *testing.T) {
 		t.Errorf("it is of version %v", doc["openapi"])
 	}
 	paths := doc["paths"].(map[string]any)
-	files := []string{"GET /{$}", "GET /assets/{file}", "GET /public/{path...}", "GET /api/openapi.json", "GET /api/openapi.yaml"}
+	files := []string{"GET /{$}", "GET /assets/{file}", "GET /public/{path...}", "GET /api/openapi.json", "GET /api/openapi.yaml",
+		"GET /api/live.schema.json", "GET /api/asyncapi.yaml"}
 	for _, route := range r.api.Routes() {
 		method, path, _ := strings.Cut(route, " ")
 		item, _ := paths[path].(map[string]any)

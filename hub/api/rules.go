@@ -46,6 +46,9 @@ var rules = map[string]rule{
 	"POST /socket.io/{$}":   {own: true},
 	"GET /socket.io/{file}": {open: true},
 
+	"GET /api/live.schema.json": {open: true},
+	"GET /api/asyncapi.yaml":    {open: true},
+
 	"POST /api/v1/login":          {open: true},
 	"POST /api/v1/links/claim":    {open: true},
 	"POST /api/v1/logout":         {action: access.OwnAccount},

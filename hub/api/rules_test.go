@@ -54,6 +54,8 @@ var matrix = map[string][]string{
 	"GET /readyz":                        everybody,
 	"GET /api/openapi.json":              everybody,
 	"GET /api/openapi.yaml":              everybody,
+	"GET /api/live.schema.json":          everybody,
+	"GET /api/asyncapi.yaml":             everybody,
 	"GET /metrics":                       and(viewers, []string{pForeign}),
 	"GET /device/v1":                     nil, // sees to it itself
 	"GET /api/v1/live":                   nil, // likewise
