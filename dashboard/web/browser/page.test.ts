@@ -7,7 +7,7 @@ import { join } from 'node:path';
 import type { Page } from 'playwright-core';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 import { makeFleet } from './fixture';
-import { prefixProxy } from './proxy';
+import { Gateway } from './gateway';
 import { Browser, type Device, enter, HubProcess, hook, missing, shot, sideways, until, violations } from './rig';
 import type { SocketDevice } from './socket';
 
@@ -368,7 +368,7 @@ describe.skipIf(why !== undefined)('a proxy with a prefix', () => {
     const hub = await HubProcess.make();
     await hub.start();
     await hub.addDevice('pump').send({ pressure: 7 });
-    const proxy = await prefixProxy('/site/hub', hub.port);
+    const proxy = await Gateway.start('/site/hub', hub.port);
     const browser = await Browser.start(proxy);
     try {
       const page = await browser.page();

@@ -14,14 +14,19 @@ const program = process.env.HUB_BINARY ?? join(root, 'bin/hub');
 
 export const chromiumPath = process.env.CHROMIUM ?? '/usr/bin/chromium';
 
-/** Why the tests can not run, or nothing. */
+/** Why tests that need a hub can not run, or nothing. */
+export function missingHub(): string | undefined {
+  return existsSync(program) ? undefined : `${program} is missing: run make build`;
+}
+
+/** Why tests that need a browser too can not run, or nothing. */
 export function missing(): string | undefined {
-  if (!existsSync(program)) return `${program} is missing: run make build`;
+  if (missingHub() !== undefined) return missingHub();
   if (!existsSync(chromiumPath)) return `${chromiumPath} is missing: apt-get install chromium`;
   return undefined;
 }
 
-async function freePort(): Promise<number> {
+export async function freePort(): Promise<number> {
   const server = createServer();
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
   const address = server.address();
@@ -48,11 +53,11 @@ export class HubProcess {
     return `http://127.0.0.1:${this.port}/`;
   }
 
-  async start(): Promise<void> {
+  async start(...more: string[]): Promise<void> {
     this.output = '';
     const child = spawn(
       program,
-      ['serve', '--data', this.dir, '--http', `127.0.0.1:${this.port}`, '--log-level', 'warn'],
+      ['serve', '--data', this.dir, '--http', `127.0.0.1:${this.port}`, '--log-level', 'warn', ...more],
       {
         stdio: ['ignore', 'pipe', 'pipe'],
       },
@@ -102,6 +107,11 @@ export class HubProcess {
       return link !== undefined;
     });
     return link ?? '';
+  }
+
+  /** Makes an API token for somebody who only looks. */
+  viewerToken(): string {
+    return String(this.command('token', 'create', '--role', 'viewer').token);
   }
 
   addDevice(id: string, name = ''): Device {
@@ -217,10 +227,10 @@ export function hook(name: string): string {
   return `[data-hook="${name}"]`;
 }
 
-/** Logs in without a form, for tests that are about something else. */
-export async function enter(page: Page, hub: HubProcess, to = ''): Promise<void> {
+/** Logs in without a form, for tests that are about something else; url is where the hub is seen from. */
+export async function enter(page: Page, hub: HubProcess, to = '', url = hub.url): Promise<void> {
   const made = hub.command('user', 'link', 'admin', '--login');
-  await page.goto(`${hub.url}#link=${String(made.link)}`);
+  await page.goto(`${url}#link=${String(made.link)}`);
   await page.waitForSelector(hook('connection'));
   if (to !== '') await page.evaluate((hash) => location.assign(hash), to);
 }

@@ -13,16 +13,12 @@
 import type { Json } from '../frames/check';
 import { decodeFrame, type Frame } from '../frames/live';
 import { backoff } from './backoff';
-import { openPoll } from './poll';
-import { probe } from './probe';
-import { openSocket } from './socket';
-import { openStream } from './stream';
+import { opens, probe } from './probe';
 import {
   broken,
   type End,
   type Link,
   nothing,
-  type Open,
   type Socket,
   type Subscription,
   type Transport,
@@ -63,13 +59,13 @@ export interface FeedOptions {
   /** Makes a WebSocket. That of browsers, which can send no token, and that of Node from 22 on are found by themselves. */
   socket?: World['socket'];
   fetch?: typeof globalThis.fetch;
+  /** How long after a fall a better transport is tried, in ms. None means half a minute; it doubles up to five minutes. */
+  climb?: number;
   random?(): number;
 }
 
-const opens: Record<Transport, Open> = { websocket: openSocket, sse: openStream, poll: openPoll };
-
 /** A transport that brings nothing for so long does not work here. The last one is given more time. */
-const patience = 5000;
+export const patience = 5000;
 const lastPatience = 20_000;
 /** After this long without a sign of life a connection is asked for one, or given up. The hub's comments come every 15 s. */
 const quiet = 30_000;
@@ -81,7 +77,6 @@ const held = 10_000;
 const mostBrief = 3;
 /** A resumed subscription to which nothing comes for so long has nothing to catch up with. */
 const settle = 250;
-/** A better transport is tried after half a minute, and then ever more seldom. */
 const firstClimb = 30_000;
 const seldomClimb = 300_000;
 
@@ -96,6 +91,7 @@ export class Feed {
   private readonly world: World;
   private readonly ladder: readonly Transport[];
   private readonly random: () => number;
+  private readonly firstClimb: number;
   private status: FeedStatus = { phase: 'closed', trueAt: 0 };
   private token = '';
   private trueAt = 0;
@@ -133,6 +129,7 @@ export class Feed {
     this.world = worldOf(base, options);
     this.ladder = options.transports ?? transports;
     this.random = options.random ?? Math.random;
+    this.firstClimb = options.climb ?? firstClimb;
     if (options.begin !== undefined) this.level = Math.max(0, this.ladder.indexOf(options.begin));
   }
 
@@ -348,7 +345,7 @@ export class Feed {
   private climbLater(): void {
     clearTimeout(this.climbing);
     if (this.rung === 0) return;
-    const delay = Math.min(seldomClimb, firstClimb * 2 ** Math.min(this.climbs, 10)) * (0.5 + this.random() / 2);
+    const delay = Math.min(seldomClimb, this.firstClimb * 2 ** Math.min(this.climbs, 10)) * (0.5 + this.random() / 2);
     this.climbing = setTimeout(() => void this.climb(), delay);
   }
 
@@ -358,7 +355,7 @@ export class Feed {
     this.probing = probing;
     this.climbs++;
     for (const [better, name] of this.ladder.slice(0, this.rung).entries()) {
-      const proof = await probe(opens[name], this.world, patience, probing.signal);
+      const proof = await probe(name, this.world, patience, probing.signal);
       if (probing.signal.aborted) return;
       if (proof.passes && this.status.phase === 'live') {
         this.climbs = 0;

@@ -66,3 +66,9 @@ export function reduceConnection(c: Connection, e: ConnectionEvent): Connection 
 export function current(c: Connection): boolean {
   return c.phase === 'live';
 }
+
+export const transportNames: Record<Transport, string> = {
+  websocket: 'WebSocket',
+  sse: 'server-sent events',
+  poll: 'long polling',
+};

@@ -5,6 +5,7 @@ import { parseRange, type Range, rangeQuery } from './range';
 export type Route =
   | { view: 'list' }
   | { view: 'add' }
+  | { view: 'connection' }
   | { view: 'device'; id: string; range: Range }
   /** A one-time link: it must leave the address at once. */
   | { view: 'link'; secret: string };
@@ -15,6 +16,7 @@ export function parseRoute(hash: string): Route {
   if (link !== undefined) return { view: 'link', secret: link };
   const [path = '', query = ''] = text.split('?', 2);
   if (path === '/add') return { view: 'add' };
+  if (path === '/connection') return { view: 'connection' };
   const id = /^\/devices\/([a-z0-9][a-z0-9._-]{0,63})$/.exec(path)?.[1];
   if (id !== undefined) return { view: 'device', id, range: parseRange(new URLSearchParams(query)) };
   return { view: 'list' };
@@ -26,6 +28,8 @@ export function routeHash(route: Exclude<Route, { view: 'link' }>): string {
       return '#/';
     case 'add':
       return '#/add';
+    case 'connection':
+      return '#/connection';
     case 'device':
       return `#/devices/${route.id}?${rangeQuery(route.range)}`;
   }

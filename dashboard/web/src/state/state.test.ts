@@ -122,6 +122,7 @@ test('routes stand in the fragment', () => {
   expect(parseRoute('#link=thl_abc')).toEqual({ view: 'link', secret: 'thl_abc' });
   expect(parseRoute('')).toEqual({ view: 'list' });
   expect(parseRoute('#/add')).toEqual({ view: 'add' });
+  expect(parseRoute('#/connection')).toEqual({ view: 'connection' });
   expect(parseRoute('#/devices/a.b-1?range=6h')).toEqual({
     view: 'device',
     id: 'a.b-1',

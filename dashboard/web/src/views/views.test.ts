@@ -1,7 +1,10 @@
 import { expect, test } from 'vitest';
 import { unconnected } from '../state/connection';
+import type { Check } from '../state/diagnosis.svelte';
 import { fromPoints, holes } from '../state/series';
 import { slug, snippets } from './add/snippets';
+import { hostFor, proxies, startCommand } from './connection/proxies';
+import { advice, summary } from './connection/words';
 import { mostRows, tableRows } from './device/table';
 import { notices } from './frame/banner';
 
@@ -13,6 +16,9 @@ test('the banner says what is wrong, and nothing if nothing is', () => {
   expect(notices(unconnected, undefined, false, 2000).map((n) => n.key)).toEqual(['connecting']);
   const lost = notices({ ...live, phase: 'waiting', retryAt: 17_500 }, ready, false, 15_000);
   expect(lost).toMatchObject([{ key: 'reconnecting', detail: 'What you see is 14 s old. Next attempt in 3 s.' }]);
+  expect(notices({ ...live, phase: 'denied', reason: 'Because.' }, ready, false, 0)).toMatchObject([
+    { key: 'stopped', detail: 'Because.' },
+  ]);
   expect(notices({ ...live, restarted: true }, ready, false, 0).map((n) => n.key)).toEqual(['restarted']);
   expect(notices(live, { ...ready, ready: false, reason: 'Full.' }, false, 0)).toMatchObject([
     { key: 'notready', detail: 'Full.' },
@@ -21,6 +27,30 @@ test('the banner says what is wrong, and nothing if nothing is', () => {
     'outdated',
     'plaintext',
   ]);
+});
+
+test('what does not pass is said once, with what to do', () => {
+  const broken = { code: 0, reason: '', retry: 0 };
+  const check = (key: Check['key'], passes: boolean, end = broken): Check => ({
+    key,
+    state: passes ? 'passed' : 'failed',
+    began: 0,
+    proof: { passes, ms: 5, end },
+  });
+  const some = [check('websocket', false), check('sse', true), check('longpoll', true), check('poll', true)];
+  expect(summary(some, true)).toBe('One way does not pass; the page uses another.');
+  expect(advice(check('websocket', false))).toContain('--public-url');
+  expect(advice(check('sse', false, { ...broken, code: 502 }))).toContain('502');
+  expect(advice(check('sse', false, { ...broken, code: 401, reason: 'Log in.' }))).toBe('The hub answers: Log in.');
+  expect(summary([check('websocket', false), check('poll', false)], false)).toContain('Check that it runs');
+  expect(summary([{ ...check('poll', true), state: 'running' }], true)).toBe('Testing…');
+});
+
+test('the snippets for proxies carry the name of the page, if a proxy can have it', () => {
+  expect(hostFor('telemetry.example.net')).toBe('telemetry.example.net');
+  for (const own of ['127.0.0.1', '[::1]', 'localhost', 'pi.local']) expect(hostFor(own)).toBe('hub.example.org');
+  for (const s of proxies('a.example')) expect(s.code).toContain('a.example');
+  expect(startCommand('a.example')).toContain('--trusted-proxy 127.0.0.1');
 });
 
 test('names become ids', () => {

@@ -1,5 +1,7 @@
 // Commands that send a first reading, with the real address and token in them. The browser tests run them.
 
+import type { Snippet } from '../snippet';
+
 export interface Place {
   /** Where the page is, with a slash at the end. */
   base: string;
@@ -7,14 +9,6 @@ export interface Place {
   token: string;
   /** The fingerprint of a certificate that the hub has made itself, empty otherwise. */
   pin: string;
-}
-
-export interface Snippet {
-  key: 'curl' | 'node' | 'python' | 'pi';
-  label: string;
-  /** What must be there first. */
-  before: string;
-  code: string;
 }
 
 /** An id for a name: it keeps what an id may have. */
