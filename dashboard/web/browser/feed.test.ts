@@ -78,7 +78,7 @@ describe.skipIf(why !== undefined)('the client of the live feed', () => {
         },
         reset: () => known.resets++,
       },
-      { token, climb: 200, socket: (url, headers) => new RawSocket(url, headers) },
+      { token, climb: 200, random: () => Math.random() / 10, socket: (url, headers) => new RawSocket(url, headers) },
     );
     feeds.push(feed);
     feed.open();

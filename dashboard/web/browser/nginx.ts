@@ -10,7 +10,7 @@ const program = '/usr/sbin/nginx';
 
 /** Why nginx can not be tried, or nothing. */
 export function missingNginx(): string | undefined {
-  return existsSync(program) ? undefined : `${program} is missing: apt-get install nginx-light`;
+  return existsSync(program) ? undefined : `${program} is missing: apt-get install nginx`;
 }
 
 export class Nginx {

@@ -269,7 +269,7 @@ test('a hub that is stopping or busy is waited for, not fallen from', async () =
   expect(s?.phase === 'waiting' && s.until - Date.now()).toBeGreaterThan(9000);
   expect(r.hub.log.slice(2)).toEqual(['websocket', 'sse']);
   r.hub.ways.websocket = 'open';
-  await pass(11_000);
+  await pass(13_000);
   expect(r.phases.at(-1)).toBe('websocket');
   r.feed.close();
 });

@@ -326,7 +326,7 @@ export class Feed {
     }
     if (begun) this.judge(end, wasLive, last);
     else if (last) this.level = 0;
-    const delay = Math.max(end.retry, backoff(this.attempt++, this.random));
+    const delay = end.retry + backoff(this.attempt++, this.random);
     this.timer = setTimeout(() => this.connect(this.level), delay);
     this.set({ phase: 'waiting', until: Date.now() + delay });
   }
