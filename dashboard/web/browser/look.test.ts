@@ -54,6 +54,9 @@ test.skipIf(process.env.SHOTS === undefined || missing() !== undefined)(
         await page.click('button[type="submit"]');
         await page.waitForSelector(hook('token'));
         await shot(page, `added-${name}`);
+        await page.goto(`${hub.url}#/connection`);
+        await page.waitForSelector(`${hook('check')}[data-check="sse"][data-state="passed"]`);
+        await shot(page, `connection-${name}`);
         if (name === 'phone-dark') {
           await page.goto(hub.url);
           await page.waitForSelector(hook('row'));

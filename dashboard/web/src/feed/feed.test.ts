@@ -433,6 +433,21 @@ test.each(['websocket', 'sse', 'poll'] as const)('follows something else over %s
   r.feed.close();
 });
 
+test('a change amid a snapshot begins a new connection, so that the two are not mixed up', async () => {
+  const r = rig();
+  r.feed.open();
+  await pass(10);
+  r.hub.end(0);
+  await pass(510);
+  r.hub.say({ type: 'changes', now: 1, more: true, devices: [] });
+  await pass(10);
+  r.feed.change({ devices: ['a'], mode: 'all' });
+  await pass(10);
+  expect(r.hub.sockets.map((s) => s.closed)).toEqual([true, true, false]);
+  expect(r.hub.taken.at(-1)).toEqual({ devices: ['a'], mode: 'all' });
+  r.feed.close();
+});
+
 test('a change while the connection is asked counts', async () => {
   const r = rig();
   r.feed.open();

@@ -151,13 +151,13 @@ export class Feed {
     this.token = '';
     const { phase } = this.status;
     if (phase !== 'live' && phase !== 'connecting') return;
-    if (this.link?.change === undefined || !this.begun) {
+    // A snapshot that is under way could be taken for that of the new subscription.
+    if (this.link?.change === undefined || phase !== 'live' || !this.begun) {
       this.connect(this.level);
       return;
     }
     this.changed = true;
     this.resumed = false;
-    clearTimeout(this.settling);
     this.set({ phase: 'connecting' });
     if (this.asked) return; // it is sent with the answer
     this.expect(lastPatience);
@@ -314,7 +314,7 @@ export class Feed {
       this.set({
         phase: 'denied',
         code: end.code,
-        reason: end.reason || 'The hub lets nobody follow it without an account.',
+        reason: end.reason || `It was refused with the status ${end.code}.`,
       });
       return;
     }
