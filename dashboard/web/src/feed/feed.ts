@@ -158,10 +158,12 @@ export class Feed {
     }
     this.changed = true;
     this.resumed = false;
+    if (!this.asked) {
+      // Otherwise it is sent with the answer.
+      this.expect(lastPatience);
+      this.link.change(subscription, '');
+    }
     this.set({ phase: 'connecting' });
-    if (this.asked) return; // it is sent with the answer
-    this.expect(lastPatience);
-    this.link.change(subscription, '');
   }
 
   /** Tries at once, or makes sure that a connection that seems open is: after sleep, or when the network came back. */
@@ -343,6 +345,7 @@ export class Feed {
   }
 
   private climbLater(): void {
+    this.probing?.abort();
     clearTimeout(this.climbing);
     if (this.rung === 0) return;
     const delay = Math.min(seldomClimb, this.firstClimb * 2 ** Math.min(this.climbs, 10)) * (0.5 + this.random() / 2);
