@@ -49,6 +49,7 @@ func TestPollBeginsWithASnapshotAndGoesOn(t *testing.T) {
 		r := newRig(t)
 		dev, viewer := r.device("pump"), r.token(access.Viewer)
 		r.send("pump", dev, `{"temperature":1.5}`)
+		r.until("/api/v1/latest", viewer, func(body string) bool { return strings.Contains(body, "1.5") })
 		first := r.poll(viewer, "mode="+mode)
 		if text := first.text(); !strings.Contains(text, "web Socket Works") || !strings.Contains(text, `"snapshot"`) || !strings.Contains(text, "1.5") {
 			t.Fatalf("the first answer is %s", text)
@@ -79,6 +80,10 @@ func TestPollSaysWhenNothingHasChanged(t *testing.T) {
 		return resp.StatusCode, resp.Header.Get("Etag"), body
 	}
 	r.send("pump", dev, `{"temperature":1.5}`)
+	shown := func(value string) {
+		r.until("/api/v1/latest", viewer, func(body string) bool { return strings.Contains(body, value) })
+	}
+	shown("1.5")
 	status, tag, body := ask("", "")
 	if status != http.StatusOK || !strings.Contains(body, "1.5") || tag == "" {
 		t.Fatalf("%d %s %s", status, tag, body)
@@ -92,7 +97,7 @@ func TestPollSaysWhenNothingHasChanged(t *testing.T) {
 		}
 	}
 	r.send("pump", dev, `{"humidity":2.5}`)
-	r.until("/api/v1/latest", viewer, func(body string) bool { return strings.Contains(body, "2.5") })
+	shown("2.5")
 	if status, next, body := ask("", tag); status != http.StatusOK || next == tag || !strings.Contains(body, "1.5") || !strings.Contains(body, "2.5") {
 		t.Errorf("the whole state is %d %s %s", status, next, body)
 	}
