@@ -24,7 +24,7 @@ func newRoot(w world) *cobra.Command {
 	flags := root.PersistentFlags()
 	flags.String("data", "", "data folder of the hub (HUB_DATA)")
 	flags.String("output", "table", "form of the result: table or json (HUB_OUTPUT)")
-	root.AddCommand(newServe(w), newDevice(w), newToken(w), newEnrol(w), newUser(w), newStatus(w), newFlush(w), newCheck(w), newBench(w), newVersion(w),
+	root.AddCommand(newServe(w), newDevice(w), newToken(w), newEnrol(w), newUser(w), newStatus(w), newLive(w), newFlush(w), newCheck(w), newBench(w), newVersion(w),
 		&cobra.Command{Use: "exit-codes", Short: "What the exit codes mean", Long: exitHelp})
 	root.InitDefaultCompletionCmd() // here, so that its arguments are checked too
 	refuseArgs(root)

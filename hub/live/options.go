@@ -89,6 +89,15 @@ type Status struct {
 	Retry time.Duration
 }
 
+// Check says what is wrong with the options, as Follow would. It does no I/O.
+func (o Options) Check() error {
+	if err := o.fill(); err != nil {
+		return err
+	}
+	_, err := o.base()
+	return err
+}
+
 func (o *Options) fill() error {
 	for _, d := range []struct {
 		v   *time.Duration
