@@ -41,10 +41,20 @@ func newBench(w world) *cobra.Command {
 	}
 	feed.Flags().Int("rounds", 1, "how often each measurement is repeated")
 	feed.Flags().Duration("time", 4*time.Second, "how long each measurement takes")
-	for _, c := range []*cobra.Command{ingest, idle, feed} {
+	transports := &cobra.Command{
+		Use: "transports", Short: "Measure what each way to follow the live feed costs", Args: cobra.NoArgs,
+		Long: "Start a hub as it comes, and watchers that get one update a second each, by polling, long polling, server-sent events and\n" +
+			"WebSocket. Beside each way stands the floor: a server in Go that does nothing else, without tokens and without resuming.",
+		RunE: func(c *cobra.Command, _ []string) error { return measure(c, w, bench.Plan.Transports) },
+	}
+	transports.Flags().Int("viewers", 1000, "number of watchers")
+	transports.Flags().Int("rounds", 1, "how often each measurement is repeated")
+	transports.Flags().Duration("time", 10*time.Second, "how long each measurement takes")
+	for _, c := range []*cobra.Command{ingest, idle, feed, transports} {
 		c.Flags().String("in", ".", "folder on the disk to measure")
 	}
-	group.AddCommand(ingest, idle, feed, newGenerator(w), newFloor(w), newFeedServer(w), newFeedGenerator(w))
+	group.AddCommand(ingest, idle, feed, transports,
+		newGenerator(w), newFloor(w), newFeedServer(w), newFeedGenerator(w), newWatchServer(w), newWatchGenerator(w))
 	return group
 }
 
@@ -64,6 +74,9 @@ func measure(c *cobra.Command, w world, run func(bench.Plan, context.Context) er
 	if c.Flags().Lookup("devices") != nil {
 		p.Devices, _ = c.Flags().GetInt("devices")
 	}
+	if c.Flags().Lookup("viewers") != nil {
+		p.Viewers, _ = c.Flags().GetInt("viewers")
+	}
 	if c.Flags().Lookup("rounds") != nil {
 		p.Rounds, _ = c.Flags().GetInt("rounds")
 	}
@@ -81,6 +94,23 @@ func newGenerator(w world) *cobra.Command {
 func newFeedGenerator(w world) *cobra.Command {
 	return &cobra.Command{Use: "feed-generator", Hidden: true, Args: cobra.NoArgs, RunE: func(*cobra.Command, []string) error {
 		return generate[bench.FeedLoad](w)
+	}}
+}
+
+func newWatchGenerator(w world) *cobra.Command {
+	return &cobra.Command{Use: "watch-generator", Hidden: true, Args: cobra.NoArgs, RunE: func(*cobra.Command, []string) error {
+		return generate[bench.WatchLoad](w)
+	}}
+}
+
+func newWatchServer(w world) *cobra.Command {
+	return &cobra.Command{Use: "watch-server", Hidden: true, Args: cobra.NoArgs, RunE: func(c *cobra.Command, _ []string) error {
+		f, addr, err := bench.ListenWatchFloor()
+		if err != nil {
+			return err
+		}
+		fmt.Fprintln(w.out, addr)
+		return f.Run(c.Context())
 	}}
 }
 

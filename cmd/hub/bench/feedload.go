@@ -12,13 +12,9 @@ import (
 	"net/http"
 	"slices"
 	"strconv"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"telemetryhub/device"
-	"telemetryhub/device/wire"
 )
 
 // FeedLoad is what the generator of Feed does. It is given to its process as JSON.
@@ -39,26 +35,14 @@ type FeedLoad struct {
 	PID int `json:"pid"`
 }
 
-// readingMark begins each reading in a frame, and after it stands its number in feedDigits digits.
-const (
-	readingMark = `"#`
-	feedDigits  = 10
-)
-
-// feedText fills a reading up to 180 bytes as the hub writes it: ["bench-feed","note",1766000000123,"#…"].
-var feedText = strings.Repeat("x", 180-len(`["bench-feed","note",1766000000123,"#"],`)-feedDigits)
-
 // feedGenerator is the publisher and all viewers.
 type feedGenerator struct {
 	load    FeedLoad
 	viewers []*feedViewer
-	pub     net.Conn
+	pub     *publisher
 	buf     []byte
-	index   *wire.Index
 
 	sent      uint64
-	sentAt    [1024]atomic.Int64 // by number, in nanoseconds of the clock of start
-	start     time.Time
 	got       [1024]atomic.Int32 // viewers that have the reading, by number
 	complete  atomic.Uint64      // up to here everybody has everything
 	more      chan struct{}      // holds one when complete has grown
@@ -78,7 +62,7 @@ type feedViewer struct {
 
 // Run drives the server and reports what it saw. Result.Readings counts deliveries.
 func (l FeedLoad) Run() (Result, error) {
-	g := &feedGenerator{load: l, more: make(chan struct{}, 1), failed: make(chan error, l.Viewers+1), stop: make(chan struct{}), start: time.Now()}
+	g := &feedGenerator{load: l, more: make(chan struct{}, 1), failed: make(chan error, l.Viewers+1), stop: make(chan struct{})}
 	defer g.close()
 	if err := g.connect(); err != nil {
 		return Result{}, err
@@ -128,7 +112,7 @@ func (g *feedGenerator) wait(seconds float64) error {
 
 func (g *feedGenerator) close() {
 	if g.pub != nil {
-		_ = g.pub.Close() // the run is over
+		_ = g.pub.conn.Close() // the run is over
 	}
 	for _, v := range g.viewers {
 		_ = v.conn.Close()
@@ -149,7 +133,7 @@ func (g *feedGenerator) percentiles() (p50, p99 float64) {
 
 func (g *feedGenerator) connect() error {
 	for range g.load.Viewers {
-		conn, in, err := upgrade(g.load.Addr, "/api/v1/live", "")
+		conn, in, err := upgrade(g.load.Addr, "/api/v1/live", "", "bench")
 		if err != nil {
 			return err
 		}
@@ -164,16 +148,18 @@ func (g *feedGenerator) connect() error {
 			}
 		})
 	}
-	return g.connectPublisher()
+	var err error
+	g.pub, err = newPublisher(g.load.Addr, "bench", feedDevice, g.load.Floor)
+	return err
 }
 
 // upgrade opens a WebSocket without a library, whose work would count as the server's delay.
-func upgrade(addr, path, protocol string) (net.Conn, *bufio.Reader, error) {
+func upgrade(addr, path, protocol, token string) (net.Conn, *bufio.Reader, error) {
 	conn, err := net.Dial("tcp", addr)
 	if err != nil {
 		return nil, nil, err
 	}
-	request := "GET " + path + " HTTP/1.1\r\nHost: " + addr + "\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nAuthorization: Bearer bench\r\n"
+	request := "GET " + path + " HTTP/1.1\r\nHost: " + addr + "\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nAuthorization: Bearer " + token + "\r\n"
 	if protocol != "" {
 		request += "Sec-WebSocket-Protocol: " + protocol + "\r\n"
 	}
@@ -271,11 +257,11 @@ func (v *feedViewer) read(in *bufio.Reader) error {
 func (v *feedViewer) take(last uint64) {
 	g := v.g
 	measuring := g.measuring.Load()
-	now := int64(time.Since(g.start))
+	now := int64(time.Since(g.pub.start))
 	for n := v.last + 1; n <= last; n++ {
 		slot := n % uint64(len(g.got))
 		if measuring && g.load.Rate > 0 {
-			v.latencies = append(v.latencies, float64(now-g.sentAt[slot].Load())/1e6)
+			v.latencies = append(v.latencies, float64(now-g.pub.sentAt[slot].Load())/1e6)
 		}
 		if int(g.got[slot].Add(1)) == g.load.Viewers {
 			g.got[slot].Store(0)
@@ -289,38 +275,6 @@ func (v *feedViewer) take(last uint64) {
 	v.last = last
 }
 
-func feedSchema() *device.Schema {
-	note := device.NewMetric("note")
-	note.Alias, note.Kind = 1, device.Text
-	return &device.Schema{ID: "feed-1", Metrics: []device.Metric{note}}
-}
-
-// connectPublisher connects the device, or at the floor somebody who sends what viewers get.
-func (g *feedGenerator) connectPublisher() error {
-	protocol := wire.SubprotocolCBOR
-	if g.load.Floor {
-		protocol = ""
-	}
-	conn, in, err := upgrade(g.load.Addr, "/device/v1", protocol)
-	if err != nil {
-		return err
-	}
-	g.pub = conn
-	go func() { _, _ = io.Copy(io.Discard, in) }() // acks; it ends with the connection
-	if g.load.Floor {
-		return nil
-	}
-	schema := feedSchema()
-	if g.index, err = wire.NewIndex(schema); err != nil {
-		return err
-	}
-	hello := wire.AppendHello(nil, wire.CBOR, &wire.Hello{Stream: "feed", Next: 1, Have: 1, Clock: device.ClockNTP})
-	g.buf = appendMasked(g.buf[:0], 0x82, hello)
-	g.buf = appendMasked(g.buf, 0x82, wire.AppendBirth(nil, wire.CBOR, schema))
-	_, err = conn.Write(g.buf)
-	return err
-}
-
 // publish sends at the pace of the load until the connection is closed.
 func (g *feedGenerator) publish() error {
 	var tick <-chan time.Time
@@ -329,7 +283,6 @@ func (g *feedGenerator) publish() error {
 		defer t.Stop()
 		tick = t.C
 	}
-	var frame []byte
 	for {
 		if tick != nil {
 			<-tick
@@ -338,14 +291,9 @@ func (g *feedGenerator) publish() error {
 		n := uint64(0)
 		for ; g.sent+n-g.complete.Load() < uint64(g.load.Window) && (tick == nil || n == 0); n++ {
 			var err error
-			if frame, err = g.appendReading(frame[:0], g.sent+n+1); err != nil {
+			if g.buf, err = g.pub.appendReading(g.buf, g.sent+n+1); err != nil {
 				return err
 			}
-			op := byte(0x82)
-			if g.load.Floor {
-				op = 0x81
-			}
-			g.buf = appendMasked(g.buf, op, frame)
 		}
 		if n == 0 {
 			select {
@@ -356,21 +304,10 @@ func (g *feedGenerator) publish() error {
 			}
 		}
 		g.sent += n
-		if _, err := g.pub.Write(g.buf); errors.Is(err, net.ErrClosed) {
+		if _, err := g.pub.conn.Write(g.buf); errors.Is(err, net.ErrClosed) {
 			return nil
 		} else if err != nil {
 			return err
 		}
 	}
-}
-
-func (g *feedGenerator) appendReading(dst []byte, n uint64) ([]byte, error) {
-	g.sentAt[n%uint64(len(g.sentAt))].Store(int64(time.Since(g.start)))
-	text := fmt.Sprintf("#%0*d%s", feedDigits, n, feedText)
-	now := time.Now().UnixMilli()
-	if g.load.Floor {
-		return fmt.Appendf(dst, `["%s","note",%d,"%s"]`, feedDevice, now, text), nil
-	}
-	b := device.Batch{Seq: n, BaseMS: now, Rows: []device.Row{{Ref: device.SingleRef(0), TimeMS: now, Values: []device.Value{device.TextValue(text)}}}}
-	return wire.AppendData(dst, wire.CBOR, g.index, &b, 0)
 }

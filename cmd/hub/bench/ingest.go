@@ -27,6 +27,8 @@ type Plan struct {
 	Dir string
 	// Devices is the number of connections.
 	Devices int
+	// Viewers is the number of those who follow the live feed.
+	Viewers int
 	// Seconds is how long each run measures; a third of it is spent on warming up before.
 	Seconds float64
 	// Rounds is how often each run is repeated.
@@ -190,8 +192,18 @@ func (p Plan) startFloor(ctx context.Context, dir string) (*process, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
 	}
-	s := &process{stderr: new(bytes.Buffer), tokens: make([]string, p.Devices)}
-	s.cmd = exec.CommandContext(ctx, p.Program, "bench", "floor", dir)
+	s, err := p.startServer(ctx, "floor", dir)
+	if err != nil {
+		return nil, errors.Join(err, os.RemoveAll(dir))
+	}
+	s.tokens = make([]string, p.Devices)
+	return s, nil
+}
+
+// startServer starts a server of this program that prints its address.
+func (p Plan) startServer(ctx context.Context, args ...string) (*process, error) {
+	s := &process{stderr: new(bytes.Buffer)}
+	s.cmd = exec.CommandContext(ctx, p.Program, append([]string{"bench"}, args...)...)
 	s.cmd.Stderr = s.stderr
 	out, err := s.cmd.StdoutPipe()
 	if err != nil {
@@ -202,7 +214,8 @@ func (p Plan) startFloor(ctx context.Context, dir string) (*process, error) {
 	}
 	addr, err := bufio.NewReader(out).ReadString('\n')
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("start the floor: %w: %s", err, s.stderr.String()), s.stop(dir))
+		_ = s.cmd.Wait() // it has said why
+		return nil, fmt.Errorf("start %s: %w: %s", args[0], err, s.stderr.String())
 	}
 	s.url = "ws://" + strings.TrimSpace(addr) + "/device/v1"
 	return s, nil

@@ -40,6 +40,9 @@ type Result struct {
 	P99 float64 `json:"p99"`
 	// ServerCPU is the processor time of the server in seconds.
 	ServerCPU float64 `json:"cpu"`
+	// Up and Down are bytes to the server and from it, where they were counted.
+	Up   uint64 `json:"up,omitempty"`
+	Down uint64 `json:"down,omitempty"`
 }
 
 // readingsPerBatch is two samples of a set of five metrics.

@@ -1,0 +1,136 @@
+package bench
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+)
+
+// Transports measures what it costs to tell many watchers of one change a second, by each way that there is. The hub is one as
+// it comes, with its data on the disk: it looks at tokens, can resume, and counts. Beside each way stands the floor: a server of
+// net/http, or of gws for WebSocket, that hands on what it gets and does nothing else. Every watcher must get every reading, or
+// the run fails.
+func (p Plan) Transports(ctx context.Context) error {
+	fmt.Fprintf(p.Out, "%d watchers, 1 update a second each: readings of 180 bytes, mode all; server on one core, generator on another of %s\n\n",
+		p.Viewers, machine())
+	fmt.Fprintf(p.Out, "%-10s %-6s %14s %6s %11s %11s %10s %10s %8s\n", "", "", "µs CPU/update", "ratio", "bytes up", "bytes down", "p50", "p99", "RSS MB")
+	for _, way := range ways {
+		for round := range p.Rounds {
+			var floor float64
+			for _, server := range []string{"floor", "hub"} {
+				r, rss, err := p.measureWatch(ctx, server, way.name)
+				if err != nil {
+					return fmt.Errorf("%s, %s: %w", way.name, server, err)
+				}
+				label, ratio, cost := "", "", r.ServerCPU*1e6/float64(r.Readings)
+				if server == "floor" {
+					floor = cost
+				} else {
+					ratio = strconv.FormatFloat(cost/floor, 'f', 2, 64)
+				}
+				if round == 0 && server == "floor" {
+					label = way.name
+				}
+				fmt.Fprintf(p.Out, "%-10s %-6s %14.1f %6s %11.0f %11.0f %7.2f ms %7.2f ms %8.1f\n", label, server, cost, ratio,
+					float64(r.Up)/float64(r.Readings), float64(r.Down)/float64(r.Readings), r.P50, r.P99, rss)
+			}
+		}
+	}
+	return nil
+}
+
+// measureWatch runs one server with the watchers of one way.
+func (p Plan) measureWatch(ctx context.Context, server, way string) (r Result, rss float64, err error) {
+	dir := filepath.Join(p.Dir, "data")
+	load := WatchLoad{Way: way, Floor: server == "floor", Device: "bench-0", Watchers: p.Viewers, WarmUp: p.Seconds / 4, Duration: p.Seconds}
+	p.Devices = 1
+	var s *process
+	err = onCore(0, func() (err error) {
+		if load.Floor {
+			s, err = p.startServer(ctx, "watch-server")
+		} else if s, err = p.startHub(ctx, dir); err == nil {
+			load.DeviceToken = s.tokens[0]
+			load.Token, err = p.viewerToken(ctx, dir)
+		}
+		return err
+	})
+	if s != nil {
+		defer func() { err = errors.Join(err, s.stop(dir)) }()
+	}
+	if err != nil {
+		return Result{}, 0, err
+	}
+	load.Addr, load.PID = s.addr(), s.cmd.Process.Pid
+	if err := p.generate(ctx, "watch-generator", load, &r); err != nil {
+		return Result{}, 0, fmt.Errorf("%w; server: %s", err, s.stderr.String())
+	}
+	rss, err = residentMB(load.PID)
+	return r, rss, err
+}
+
+// addr is the host and port of a server.
+func (s *process) addr() string {
+	rest := strings.TrimPrefix(s.url, "ws://")
+	host, _, _ := strings.Cut(rest, "/")
+	return host
+}
+
+// viewerToken makes a token at the hub on dir.
+func (p Plan) viewerToken(ctx context.Context, dir string) (string, error) {
+	out, err := exec.CommandContext(ctx, p.Program, "token", "create", "--role", "viewer", "--data", dir, "--output", "json").Output()
+	if err != nil {
+		return "", fmt.Errorf("make a token: %w", err)
+	}
+	var made struct{ Token string }
+	err = json.Unmarshal(out, &made)
+	return made.Token, err
+}
+
+// generate runs a generator on the second core.
+func (p Plan) generate(ctx context.Context, name string, load any, into *Result) error {
+	doc, err := json.Marshal(load)
+	if err != nil {
+		return err
+	}
+	gen := exec.CommandContext(ctx, p.Program, "bench", name)
+	gen.Stdin = bytes.NewReader(doc)
+	var out, stderr bytes.Buffer
+	gen.Stdout, gen.Stderr = &out, &stderr
+	if err := onCore(1, gen.Start); err != nil {
+		return err
+	}
+	if err := gen.Wait(); err != nil {
+		return fmt.Errorf("generator: %w: %s", err, stderr.String())
+	}
+	return json.Unmarshal(out.Bytes(), into)
+}
+
+// runSeconds is the time that the threads of a process have run, in finer steps than cpuSeconds: what is measured here is a
+// hundredth of a core. Go keeps its threads, so none of it is lost.
+func runSeconds(pid int) (float64, error) {
+	lists, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", pid))
+	if err != nil || len(lists) == 0 {
+		return cpuSeconds(pid)
+	}
+	var sum float64
+	for _, name := range lists {
+		text, err := os.ReadFile(name)
+		if errors.Is(err, os.ErrNotExist) {
+			continue
+		}
+		first, _, _ := strings.Cut(string(text), " ")
+		ns, parseErr := strconv.ParseFloat(first, 64)
+		if err := errors.Join(err, parseErr); err != nil {
+			return 0, err
+		}
+		sum += ns / 1e9
+	}
+	return sum, nil
+}
