@@ -29,10 +29,19 @@ type callerKey struct{}
 
 // who returns the caller that the guard has let through.
 func who(ctx context.Context) caller {
-	c, _ := ctx.Value(callerKey{}).(caller)
-	return c
+	if c, ok := ctx.Value(callerKey{}).(*caller); ok {
+		return *c
+	}
+	return caller{}
+}
+
+// identified notes who the caller is, in the context that the request has already.
+func identified(r *http.Request, c caller) {
+	if known, ok := r.Context().Value(callerKey{}).(*caller); ok {
+		*known = c
+	}
 }
 
 func withCaller(r *http.Request, c caller) *http.Request {
-	return r.WithContext(context.WithValue(r.Context(), callerKey{}, c))
+	return r.WithContext(context.WithValue(r.Context(), callerKey{}, &c))
 }

@@ -3,7 +3,6 @@ package api
 import (
 	"fmt"
 	"net/http"
-	"strconv"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
@@ -21,12 +20,15 @@ func newFigures() *figures {
 	}, []string{"route", "method", "code"})}
 }
 
+// classes are the status classes.
+var classes = [...]string{"other", "1xx", "2xx", "3xx", "4xx", "5xx"}
+
 // request counts one request.
 func (f *figures) request(route, method string, status int) {
 	if status == 0 {
 		status = http.StatusOK // net/http sends that when a handler writes nothing
 	}
-	f.requests.WithLabelValues(route, knownMethod(method), strconv.Itoa(status/100)+"xx").Inc()
+	f.requests.WithLabelValues(route, knownMethod(method), classes[status/100%len(classes)]).Inc()
 }
 
 // knownMethod returns the method, or "other": clients may send any word.

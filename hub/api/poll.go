@@ -52,7 +52,7 @@ func (a *API) tryPoll(w http.ResponseWriter, r *http.Request) error {
 	}
 	p := pollers.Get().(*poller)
 	defer p.release()
-	p.peer = newEventPeer()
+	p.peer, p.writeBy = newEventPeer(), time.Now().Add(a.RequestTimeout+a.WriteTimeout) // as the guard has set it
 	if wait > 0 {
 		stop := a.Access.Watch(id, func(why access.Reason) { p.peer.Close(closeOf(why)) })
 		defer stop()
@@ -64,8 +64,13 @@ func (a *API) tryPoll(w http.ResponseWriter, r *http.Request) error {
 	w.Header().Set("Cache-Control", "private, no-cache")
 	if sub.After == "" && known != "" {
 		changed, err := a.changed(ctx, p, sub, known)
-		if err != nil || !changed {
-			return notModified(w, known, err)
+		if err != nil {
+			a.extend(w, p)
+			return err
+		}
+		if !changed {
+			a.notModified(w, p, known)
+			return nil
 		}
 	}
 	sub.Greet = sub.After == ""
@@ -77,17 +82,19 @@ func (a *API) tryPoll(w http.ResponseWriter, r *http.Request) error {
 	frame, token, ok, err := p.next(ctx, viewer)
 	switch {
 	case err != nil:
+		a.extend(w, p)
 		return err
 	case ok:
 		a.answer(w, p, viewer, frame, token, reset)
 		return nil
 	case sub.After == known:
-		return notModified(w, known, nil)
+		a.notModified(w, p, known)
+		return nil
 	}
 	p.body = append(append(append(p.body[:0], `{"frames":[],"token":"`...), sub.After...), `"}`...)
-	w.Header().Set("Content-Type", "application/json")
-	w.Header().Set("Etag", `"`+sub.After+`"`)
-	a.write(http.NewResponseController(w), w, p.body)
+	w.Header()["Content-Type"] = asJSON
+	w.Header()["Etag"] = []string{`"` + sub.After + `"`}
+	a.write(w, p, p.body)
 	return nil
 }
 
@@ -108,11 +115,15 @@ func (a *API) changed(ctx context.Context, p *poller, sub hub.Subscription, afte
 
 // poller is the memory of a poll.
 type poller struct {
-	peer  *eventPeer
-	over  <-chan time.Time // nil if the poll does not wait
-	frame []byte
-	body  []byte
+	peer    *eventPeer
+	over    <-chan time.Time // nil if the poll does not wait
+	writeBy time.Time        // the write deadline
+	frame   []byte
+	body    []byte
 }
+
+// asJSON is the header that says so. Nobody may write to it.
+var asJSON = []string{"application/json"}
 
 var pollers = sync.Pool{New: func() any { return new(poller) }}
 
@@ -129,20 +140,16 @@ func (p *poller) next(ctx context.Context, viewer *hub.Viewer) (frame []byte, to
 		if p.frame, token, ok = viewer.Next(p.frame[:0]); ok {
 			return p.frame, token, true, nil
 		}
+		if p.peer.ended.Load() {
+			return nil, "", false, p.peer.bye.fault()
+		}
 		if p.over == nil {
-			select {
-			case <-p.peer.ended:
-				return nil, "", false, p.peer.bye.fault()
-			default:
-				return nil, "", false, nil
-			}
+			return nil, "", false, nil
 		}
 		select {
 		case <-p.peer.wake:
 		case <-p.over:
 			return nil, "", false, nil
-		case <-p.peer.ended:
-			return nil, "", false, p.peer.bye.fault()
 		case <-ctx.Done():
 			return nil, "", false, context.Cause(ctx)
 		}
@@ -163,8 +170,8 @@ func (f farewell) fault() error {
 // answer writes the first frame and those that are there already, a snapshot whole. If that fails the connection breaks, so
 // that nobody takes a part for the whole.
 func (a *API) answer(w http.ResponseWriter, p *poller, viewer *hub.Viewer, frame []byte, token string, reset bool) {
-	h, ctl := w.Header(), http.NewResponseController(w)
-	h.Set("Content-Type", "application/json")
+	h := w.Header()
+	h["Content-Type"] = asJSON
 	b := append(p.body[:0], '{')
 	if reset {
 		b = append(b, `"reset":true,`...)
@@ -181,7 +188,7 @@ func (a *API) answer(w http.ResponseWriter, p *poller, viewer *hub.Viewer, frame
 			break
 		}
 		if len(b) > maxEvents {
-			a.write(ctl, w, b)
+			a.write(w, p, b)
 			b = b[:0]
 		}
 	}
@@ -190,27 +197,32 @@ func (a *API) answer(w http.ResponseWriter, p *poller, viewer *hub.Viewer, frame
 	}
 	b = append(append(append(b, `],"token":"`...), last...), `"}`...)
 	if size <= maxEvents {
-		h.Set("Etag", `"`+last+`"`)
-		h.Set("Content-Length", strconv.Itoa(len(b)))
+		one := []string{`"` + last + `"`, strconv.Itoa(len(b))}
+		h["Etag"], h["Content-Length"] = one[:1:1], one[1:]
 	}
-	a.write(ctl, w, b)
+	a.write(w, p, b)
 	p.frame, p.body = frame, b
 }
 
-func (a *API) write(ctl *http.ResponseController, w http.ResponseWriter, b []byte) {
-	_ = ctl.SetWriteDeadline(time.Now().Add(a.WriteTimeout)) // connections without deadlines, as in tests, need none
+func (a *API) write(w http.ResponseWriter, p *poller, b []byte) {
+	a.extend(w, p)
 	if _, err := w.Write(b); err != nil {
 		panic(http.ErrAbortHandler)
 	}
 }
 
-// notModified answers 304 unless there is an error.
-func notModified(w http.ResponseWriter, tag string, err error) error {
-	if err == nil {
-		w.Header().Set("Etag", `"`+tag+`"`)
-		w.WriteHeader(http.StatusNotModified)
+// extend sets the write deadline if what is left is not enough. To set one costs as much as copying kilobytes.
+func (a *API) extend(w http.ResponseWriter, p *poller) {
+	if now := time.Now(); p.writeBy.Sub(now) < a.WriteTimeout {
+		p.writeBy = now.Add(a.WriteTimeout)
+		a.deadlines(w, time.Time{}, p.writeBy)
 	}
-	return err
+}
+
+func (a *API) notModified(w http.ResponseWriter, p *poller, tag string) {
+	a.extend(w, p)
+	w.Header()["Etag"] = []string{`"` + tag + `"`}
+	w.WriteHeader(http.StatusNotModified)
 }
 
 // entityTag returns the first entity tag of a header If-None-Match, and nothing for "*" (RFC 9110 section 13.1.2).

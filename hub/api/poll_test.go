@@ -254,3 +254,17 @@ func TestChangingTheTransportMissesNothing(t *testing.T) {
 		}
 	}
 }
+
+func TestAPollMayWaitLongerThanOtherRequestsTake(t *testing.T) {
+	r := newRig(t, func(p *parts) { p.options.RequestTimeout, p.options.WriteTimeout = 20*time.Millisecond, 20*time.Millisecond })
+	viewer := r.token(access.Viewer)
+	token, _ := r.want(http.StatusOK, call{method: "GET", path: "/api/v1/live/poll", token: viewer})["token"].(string)
+	path := "/api/v1/live/poll?wait=200ms&after=" + token
+	if got := r.want(http.StatusOK, call{method: "GET", path: path, token: viewer}); got["token"] != token {
+		t.Errorf("the answer is %v", got)
+	}
+	resp, _ := r.do(call{method: "GET", path: path, token: viewer, header: http.Header{"If-None-Match": {`"` + token + `"`}}})
+	if resp.StatusCode != http.StatusNotModified {
+		t.Errorf("the answer is %s", resp.Status)
+	}
+}

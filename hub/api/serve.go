@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"runtime/debug"
@@ -59,8 +60,10 @@ func (a *API) finish(out *answer, r *http.Request, began time.Time, panicked any
 	}
 	// Neither path nor query are logged: people put secrets there by mistake.
 	a.figures.request(r.Pattern, r.Method, out.status)
-	a.log.Debug("request", "method", knownMethod(r.Method), "route", r.Pattern, "status", out.status,
-		"ms", time.Since(began).Milliseconds(), "remote", a.remote(r), "aborted", aborted)
+	if a.log.Enabled(r.Context(), slog.LevelDebug) {
+		a.log.Debug("request", "method", knownMethod(r.Method), "route", r.Pattern, "status", out.status,
+			"ms", time.Since(began).Milliseconds(), "remote", a.remote(r), "aborted", aborted)
+	}
 	if aborted {
 		panic(http.ErrAbortHandler) // net/http then breaks the connection, so that the client notices
 	}
@@ -88,7 +91,8 @@ func (a *API) guard(pattern string, h http.HandlerFunc) http.HandlerFunc {
 			defer cancel()
 			r = r.WithContext(ctx)
 		}
-		h(w, withCaller(r, c))
+		identified(r, c)
+		h(w, r)
 	}
 }
 
@@ -98,7 +102,7 @@ var errPlain = faultf(http.StatusForbidden, "This address is not encrypted, so i
 
 // streams reports whether the route's answers may take as long as they need; their handlers set a deadline for each write.
 func streams(pattern string) bool {
-	return pattern == "GET /api/v1/devices/{id}/readings" || pattern == "GET /api/v1/live/sse"
+	return pattern == "GET /api/v1/devices/{id}/readings" || pattern == "GET /api/v1/live/sse" || pattern == "GET /api/v1/live/poll"
 }
 
 // refuse answers for the guard.
@@ -145,15 +149,25 @@ func (b *timedBody) Read(p []byte) (int, error) {
 	return n, err
 }
 
+// protective are the headers of every answer, in canonical form. The values are shared: nobody may write to them.
+var protective = []struct {
+	name  string
+	value []string
+}{
+	{"Content-Security-Policy", []string{"default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"}},
+	{"X-Content-Type-Options", []string{"nosniff"}},
+	{"X-Frame-Options", []string{"DENY"}},
+	{"Referrer-Policy", []string{"no-referrer"}},
+	{"Cross-Origin-Resource-Policy", []string{"same-origin"}},
+	{"Cross-Origin-Opener-Policy", []string{"same-origin"}},
+	{"Cache-Control", []string{"no-store"}},
+}
+
 // protect sets the headers that every answer has.
 func (a *API) protect(h http.Header, secure bool) {
-	h.Set("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'")
-	h.Set("X-Content-Type-Options", "nosniff")
-	h.Set("X-Frame-Options", "DENY")
-	h.Set("Referrer-Policy", "no-referrer")
-	h.Set("Cross-Origin-Resource-Policy", "same-origin")
-	h.Set("Cross-Origin-Opener-Policy", "same-origin")
-	h.Set("Cache-Control", "no-store")
+	for _, p := range protective {
+		h[p.name] = p.value
+	}
 	if a.HSTS && secure {
 		h.Set("Strict-Transport-Security", "max-age=31536000")
 	}

@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"telemetryhub/device/wire"
@@ -29,15 +30,15 @@ type farewell struct {
 
 // eventPeer is an event stream as the hub sees it.
 type eventPeer struct {
-	wake chan struct{} // holds one element while there may be something to write
+	wake chan struct{} // holds one element while there may be something to write, or it has ended
 
 	once  sync.Once
-	ended chan struct{} // closed by Close
-	bye   farewell      // set before ended is closed
+	ended atomic.Bool // by Close
+	bye   farewell    // set before ended is
 }
 
 func newEventPeer() *eventPeer {
-	return &eventPeer{wake: make(chan struct{}, 1), ended: make(chan struct{})}
+	return &eventPeer{wake: make(chan struct{}, 1)}
 }
 
 // Wake lets the handler look for frames.
@@ -52,7 +53,8 @@ func (p *eventPeer) Wake() {
 func (p *eventPeer) Close(code wire.CloseCode, reason string) {
 	p.once.Do(func() {
 		p.bye = farewell{code, reason}
-		close(p.ended)
+		p.ended.Store(true)
+		p.Wake()
 	})
 }
 
@@ -82,8 +84,7 @@ func (a *API) events(w http.ResponseWriter, r *http.Request) {
 	stop := a.Access.Watch(id, func(why access.Reason) { peer.Close(closeOf(why)) })
 	defer stop()
 
-	s := newStream(ctx, w, a.WriteTimeout)
-	s.contentType = "text/event-stream"
+	s := &stream{ctx: ctx, w: w, ctl: http.NewResponseController(w), timeout: a.WriteTimeout, contentType: "text/event-stream"}
 	w.Header().Set("X-Accel-Buffering", "no") // nginx would gather events otherwise
 	s.buf = append(s.buf, "retry: 2000\n\n"...)
 	if reset {
@@ -94,10 +95,17 @@ func (a *API) events(w http.ResponseWriter, r *http.Request) {
 
 // follow writes frames until the stream ends.
 func (a *API) follow(ctx context.Context, s *stream, viewer *hub.Viewer, peer *eventPeer) {
-	beat := time.NewTicker(a.Heartbeat)
+	// One channel to wait for costs a third of what four do.
+	var due atomic.Bool
+	beat := time.AfterFunc(a.Heartbeat, func() {
+		due.Store(true)
+		peer.Wake()
+	})
 	defer beat.Stop()
+	defer context.AfterFunc(ctx, peer.Wake)()
 	var frame []byte
 	for {
+		ended := peer.ended.Load()
 		for len(s.buf) < maxEvents {
 			var (
 				token string
@@ -109,6 +117,18 @@ func (a *API) follow(ctx context.Context, s *stream, viewer *hub.Viewer, peer *e
 			s.buf = appendEvent(s.buf, "", token, frame)
 		}
 		again := len(s.buf) >= maxEvents
+		if ended {
+			bye, err := json.Marshal(peer.bye)
+			if err == nil {
+				s.buf = appendEvent(s.buf, "bye", "", bye)
+				s.flush()
+			}
+			return
+		}
+		if due.Swap(false) {
+			s.buf = append(s.buf, ":\n\n"...)
+			beat.Reset(a.Heartbeat)
+		}
 		if len(s.buf) > 0 {
 			if s.flush(); s.err != nil {
 				return
@@ -117,19 +137,8 @@ func (a *API) follow(ctx context.Context, s *stream, viewer *hub.Viewer, peer *e
 		if again {
 			peer.Wake()
 		}
-		select {
-		case <-ctx.Done():
+		if <-peer.wake; ctx.Err() != nil {
 			return
-		case <-peer.ended:
-			bye, err := json.Marshal(peer.bye)
-			if err == nil {
-				s.buf = appendEvent(s.buf, "bye", "", bye)
-				s.flush()
-			}
-			return
-		case <-peer.wake:
-		case <-beat.C:
-			s.buf = append(s.buf, ":\n\n"...)
 		}
 	}
 }

@@ -12,7 +12,8 @@ import (
 const streamBuffer = 32 << 10
 
 // stream writes an answer of any length with bounded memory. The answer begins with the first full buffer or with end,
-// whichever comes first. Every write has a deadline; the first failure ends the stream.
+// whichever comes first. Every write has a deadline, of three quarters of the timeout at least; the
+// first failure ends the stream.
 type stream struct {
 	ctx         context.Context
 	w           http.ResponseWriter
@@ -21,9 +22,10 @@ type stream struct {
 	contentType string
 	filename    string
 
-	buf   []byte
-	begun bool
-	err   error
+	buf     []byte
+	writeBy time.Time // the write deadline
+	begun   bool
+	err     error
 }
 
 func newStream(ctx context.Context, w http.ResponseWriter, timeout time.Duration) *stream {
@@ -46,7 +48,10 @@ func (s *stream) send() {
 	if !s.begun {
 		s.begin()
 	}
-	_ = s.ctl.SetWriteDeadline(time.Now().Add(s.timeout)) // connections without deadlines, as in tests, need none
+	if now := time.Now(); s.writeBy.Sub(now) < s.timeout/4*3 { // to set one costs as much as copying kilobytes
+		s.writeBy = now.Add(s.timeout)
+		_ = s.ctl.SetWriteDeadline(s.writeBy) // connections without deadlines, as in tests, need none
+	}
 	_, s.err = s.w.Write(s.buf)
 	s.buf = s.buf[:0]
 }
