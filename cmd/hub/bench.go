@@ -28,9 +28,15 @@ func newBench(w world) *cobra.Command {
 	ingest.Flags().Int("rounds", 1, "how often each measurement is repeated")
 	ingest.Flags().Duration("time", 6*time.Second, "how long each measurement takes")
 	idle := &cobra.Command{
-		Use: "idle", Short: "Measure what connected devices cost that say nothing", Args: cobra.NoArgs,
-		RunE: func(c *cobra.Command, _ []string) error { return measure(c, w, bench.Plan.Idle) },
+		Use: "idle", Short: "Measure what connected devices, or viewers, cost that say nothing", Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			if c.Flags().Changed("viewers") {
+				return measure(c, w, bench.Plan.IdleViewers)
+			}
+			return measure(c, w, bench.Plan.Idle)
+		},
 	}
+	idle.Flags().Int("viewers", 0, "measure so many viewers over WebSocket instead of devices")
 	idle.Flags().Int("devices", 10_000, "number of devices")
 	idle.Flags().Duration("time", 5*time.Second, "how long the hub is left alone before it is measured, and how long its CPU is")
 	feed := &cobra.Command{

@@ -133,7 +133,7 @@ func (g *feedGenerator) percentiles() (p50, p99 float64) {
 
 func (g *feedGenerator) connect() error {
 	for range g.load.Viewers {
-		conn, in, err := upgrade(g.load.Addr, "/api/v1/live", "", "bench")
+		conn, in, err := upgrade(g.load.Addr, "/api/v1/live", "", "bench", 128<<10)
 		if err != nil {
 			return err
 		}
@@ -154,7 +154,7 @@ func (g *feedGenerator) connect() error {
 }
 
 // upgrade opens a WebSocket without a library, whose work would count as the server's delay.
-func upgrade(addr, path, protocol, token string) (net.Conn, *bufio.Reader, error) {
+func upgrade(addr, path, protocol, token string, buffer int) (net.Conn, *bufio.Reader, error) {
 	conn, err := net.Dial("tcp", addr)
 	if err != nil {
 		return nil, nil, err
@@ -163,16 +163,16 @@ func upgrade(addr, path, protocol, token string) (net.Conn, *bufio.Reader, error
 	if protocol != "" {
 		request += "Sec-WebSocket-Protocol: " + protocol + "\r\n"
 	}
-	if _, err := io.WriteString(conn, request+"\r\n"); err != nil {
-		return nil, nil, err
+	in := bufio.NewReaderSize(conn, buffer)
+	_, err = io.WriteString(conn, request+"\r\n")
+	if err == nil {
+		var resp *http.Response
+		if resp, err = http.ReadResponse(in, nil); err == nil && resp.StatusCode != http.StatusSwitchingProtocols {
+			err = fmt.Errorf("%s: %s", path, resp.Status)
+		}
 	}
-	in := bufio.NewReaderSize(conn, 128<<10)
-	resp, err := http.ReadResponse(in, nil)
 	if err != nil {
-		return nil, nil, err
-	}
-	if resp.StatusCode != http.StatusSwitchingProtocols {
-		return nil, nil, fmt.Errorf("%s: %s", path, resp.Status)
+		return nil, nil, errors.Join(err, conn.Close())
 	}
 	return conn, in, nil
 }

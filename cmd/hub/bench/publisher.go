@@ -39,7 +39,7 @@ func newPublisher(addr, token string, id device.ID, floor bool) (*publisher, err
 	if floor {
 		protocol = ""
 	}
-	conn, in, err := upgrade(addr, "/device/v1", protocol, token)
+	conn, in, err := upgrade(addr, "/device/v1", protocol, token, 4096)
 	if err != nil {
 		return nil, err
 	}

@@ -53,12 +53,16 @@ type watchers struct {
 	up, down  atomic.Uint64 // bytes
 	updates   atomic.Uint64
 	measuring atomic.Bool
-	lossy     bool           // polls of the floor see only the last reading
+	lossy     bool // polls of the floor see only the last reading
+	following atomic.Int64
 	ready     sync.WaitGroup // until everybody follows
 	failed    chan error
 	stopped   atomic.Bool
 	running   sync.WaitGroup
 }
+
+// strangers is how many may be about to connect: a hub keeps only so many waiting whose token it has not seen.
+const strangers = 256
 
 // watcher is one who watches.
 type watcher struct {
@@ -110,6 +114,9 @@ func (l WatchLoad) Run() (r Result, err error) {
 	a.running.Go(a.publish)
 	a.ready.Add(l.Watchers)
 	for i := range l.Watchers {
+		for int64(i)-a.following.Load() > strangers && len(a.failed) == 0 {
+			time.Sleep(time.Millisecond)
+		}
 		w := &watcher{all: a, index: i}
 		if err := w.connect(); err != nil {
 			return Result{}, err
@@ -244,6 +251,7 @@ func (w *watcher) take(text []byte) error {
 func (w *watcher) follows() {
 	if !w.ready {
 		w.ready = true
+		w.all.following.Add(1)
 		w.all.ready.Done()
 	}
 }
@@ -284,6 +292,9 @@ func (w *watcher) ask(wait string) error {
 
 // poll asks once a second, each watcher at another moment of it.
 func (w *watcher) poll() error {
+	if err := w.ask("0"); err != nil {
+		return err
+	}
 	time.Sleep(time.Second * time.Duration(w.index) / time.Duration(w.all.load.Watchers))
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
