@@ -77,9 +77,10 @@ cross: ## the programs for the machines that hubs and devices run on
 		os=$${t%%/*}; rest=$${t#*/}; arch=$${rest%%/*}; arm=$${rest#*/}; echo "build for $$os/$$arch $$arm"; \
 		CGO_ENABLED=0 GOOS=$$os GOARCH=$$arch GOARM=$$arm $(GO) build -o /dev/null ./cmd/... || exit 1; done
 
-bench: build ## measure ingest against its floor, and the parts
+bench: build ## measure ingest and the live feed against their floors, and the parts
 	$(BIN)/hub bench ingest
 	$(BIN)/hub bench idle
+	$(BIN)/hub bench transports
 	$(GO) test -run '^$$' -bench . -benchtime 0.3s ./...
 
 torture: deps ## the fault tests at full length (about a quarter of an hour)

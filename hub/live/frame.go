@@ -58,7 +58,7 @@ type Device struct {
 	ID device.ID `json:"id"`
 	// Name is the display name. In Changes it may be empty though there is one.
 	Name string `json:"name"`
-	// Presence is never, live, away or offline.
+	// Presence is never, live, stale or offline.
 	Presence string `json:"presence"`
 	// SeenMS is when the device was heard of last, ChangedMS since when the presence is as it is. Zero if never.
 	SeenMS    int64 `json:"seen"`
