@@ -256,7 +256,9 @@ func TestChangingTheTransportMissesNothing(t *testing.T) {
 }
 
 func TestAPollMayWaitLongerThanOtherRequestsTake(t *testing.T) {
-	r := newRig(t, func(p *parts) { p.options.RequestTimeout, p.options.WriteTimeout = 20*time.Millisecond, 20*time.Millisecond })
+	r := newRig(t, func(p *parts) {
+		p.options.RequestTimeout, p.options.WriteTimeout = 20*time.Millisecond, 20*time.Millisecond
+	})
 	viewer := r.token(access.Viewer)
 	token, _ := r.want(http.StatusOK, call{method: "GET", path: "/api/v1/live/poll", token: viewer})["token"].(string)
 	path := "/api/v1/live/poll?wait=200ms&after=" + token

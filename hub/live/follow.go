@@ -18,7 +18,7 @@ const maxFrame = 16 << 20
 // Follow calls handle with every frame, until ctx ends, handle fails or the hub refuses for good. It returns the cause of the
 // former, the error of handle, or a *StopError; another error says what is wrong with the options. The hub waits for a handle
 // that is slow only so long: then mode latest leaves out what has changed again, and in mode all the connection is made anew.
-// Everything runs in the goroutine of the caller, as far as it can be told.
+// handle and Options.Status are called by the goroutine that calls Follow.
 func Follow(ctx context.Context, o Options, handle func(Frame) error) error {
 	if err := o.fill(); err != nil {
 		return err
