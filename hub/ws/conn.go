@@ -18,8 +18,12 @@ import (
 	"telemetryhub/hub/access"
 )
 
-// readBuffer is the size of the buffer that stays with every connection. Payloads that are larger are read past it.
-const readBuffer = 1024
+// The size of the buffer that stays with every connection. Payloads that are larger are read past it. Viewers hardly send
+// anything.
+const (
+	readBuffer       = 1024
+	viewerReadBuffer = 256
+)
 
 // stream is what stands behind a connection: the session of a device, or the subscription of a viewer.
 type stream interface {
@@ -135,7 +139,10 @@ func (s *server) newConn(raw net.Conn, early []byte) *conn {
 
 // answer does the upgrade.
 func (c *conn) answer(o offer) error {
-	upgrader := c.srv.plain
+	upgrader, size := c.srv.plain, readBuffer
+	if c.srv.maxFrame <= maxViewerFrame {
+		size = viewerReadBuffer
+	}
 	// gws looks only at the first line of each of these, so it gets a request that has but one.
 	r := &http.Request{Method: http.MethodGet, Header: http.Header{
 		"Connection": {"Upgrade"}, "Upgrade": {"websocket"}, headerVersion: {"13"}, headerKey: {o.key},
@@ -144,7 +151,7 @@ func (c *conn) answer(o offer) error {
 		upgrader = c.srv.agreed
 		r.Header[headerProtocol] = []string{o.protocol}
 	}
-	socket, err := upgrader.UpgradeFromConn((*side)(c), bufio.NewReaderSize((*side)(c), readBuffer), r)
+	socket, err := upgrader.UpgradeFromConn((*side)(c), bufio.NewReaderSize((*side)(c), size), r)
 	c.ws = socket
 	return err
 }
@@ -255,7 +262,7 @@ func (c *conn) startTimer() {
 	c.begun = c.srv.now()
 	c.lastFrame.Store(int64(c.begun))
 	// Peers that came together are not pinged together.
-	c.nextPing = c.begun + spread(c.srv.Ping)
+	c.nextPing = c.srv.together(c.begun + spread(c.srv.Ping))
 	c.timer = time.AfterFunc(time.Hour, c.tick)
 	c.due = min(c.nextPing, c.begun+c.srv.FirstFrame)
 	c.timer.Reset(c.due - c.begun)
@@ -291,7 +298,9 @@ func (c *conn) tick() {
 		first = dead
 	}
 	if now >= c.nextPing {
-		c.nextPing = now + c.srv.Ping
+		if c.nextPing += c.srv.Ping; c.nextPing <= now {
+			c.nextPing = c.srv.together(now + c.srv.Ping)
+		}
 		c.mu.Lock()
 		c.pingDue = true
 		c.mu.Unlock()

@@ -79,7 +79,20 @@ type viewerStream struct {
 	changes   bucket
 }
 
-func (v *viewerStream) receive(_ context.Context, text bool, frame []byte) violation {
+func (v *viewerStream) receive(_ context.Context, text bool, frame []byte) (bad violation) {
+	// Reading JSON needs a large stack, and the one that we are on stays with the connection.
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		defer v.conn.recovered()
+		bad = v.change(text, frame)
+	}()
+	<-done
+	return bad
+}
+
+// change begins the subscription, or changes it.
+func (v *viewerStream) change(text bool, frame []byte) violation {
 	if !v.changes.take(subscribes, time.Now()) {
 		return violation{wire.CloseTooFast, "too many changes of the subscription; reconnect later"}
 	}
