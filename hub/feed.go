@@ -227,17 +227,17 @@ func (v *Viewer) start(s Subscription) error {
 	}
 	v.sub, v.err, v.shown = s, nil, spot{}
 	v.view = v.hub.join(v, &v.sub)
-	v.snapshot = &snapshot{devices: v.hub.registry.all()}
+	v.snapshot = nil
 	switch {
 	case s.After == "":
+		v.snapshot = &snapshot{devices: v.hub.registry.all()}
 	case s.Mode == All:
-		v.at, v.snapshot = spot{token: at.token}, nil
-		v.resumeLeft = maxResume
+		v.at, v.resumeLeft = spot{token: at.token}, maxResume
 	case at.clock > 0:
-		v.at, v.snapshot = spot{token{pos: at.pos}, at.clock}, nil
+		v.at = spot{token{pos: at.pos}, at.clock}
 	default:
-		v.snapshot.resume, v.snapshot.from = true, at.pos
-		v.snapshot.devices = append(v.snapshot.devices, v.hub.registry.gone()...) // perhaps only since it left
+		gone := v.hub.registry.gone() // perhaps only since it left
+		v.snapshot = &snapshot{devices: append(v.hub.registry.all(), gone...), resume: true, from: at.pos}
 	}
 	return nil
 }

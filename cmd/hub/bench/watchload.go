@@ -43,6 +43,7 @@ var ways = []struct {
 	watch func(*watcher) error
 }{
 	{"poll", (*watcher).poll}, {"long poll", (*watcher).longPoll}, {"sse", (*watcher).events}, {"websocket", (*watcher).socket},
+	{"socket.io", (*watcher).socketIO},
 }
 
 // watchers is the publisher and all who watch.
@@ -334,16 +335,49 @@ func (w *watcher) events() error {
 }
 
 func (w *watcher) socket() error {
-	resp, err := w.get("/api/v1/live", "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n")
-	if err != nil {
+	if err := w.upgrade("/api/v1/live"); err != nil {
 		return err
 	}
-	if resp.StatusCode != http.StatusSwitchingProtocols {
-		return errors.New(resp.Status)
-	}
-	if _, err := w.conn.Write(appendMasked(nil, 0x81, []byte(`{"subscribe":{"mode":"all"}}`))); err != nil {
+	if err := w.say(`{"subscribe":{"mode":"all"}}`); err != nil {
 		return err
 	}
+	return w.listen(w.take)
+}
+
+// socketIO speaks Engine.IO v4 and Socket.IO v5 over WebSocket, as the stock client does once it has changed to that.
+func (w *watcher) socketIO() error {
+	if err := w.upgrade("/socket.io/?EIO=4&transport=websocket"); err != nil {
+		return err
+	}
+	if err := w.say(`40{"token":"` + w.all.load.Token + `","subscribe":{"mode":"all"}}`); err != nil {
+		return err
+	}
+	return w.listen(func(packet []byte) error {
+		switch {
+		case len(packet) > 0 && packet[0] == '2': // ping
+			return w.say("3")
+		case bytes.HasPrefix(packet, []byte("44")):
+			return fmt.Errorf("refused: %s", packet)
+		}
+		return w.take(packet)
+	})
+}
+
+func (w *watcher) upgrade(path string) error {
+	resp, err := w.get(path, "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n")
+	if err == nil && resp.StatusCode != http.StatusSwitchingProtocols {
+		err = errors.New(resp.Status)
+	}
+	return err
+}
+
+func (w *watcher) say(text string) error {
+	_, err := w.conn.Write(appendMasked(nil, 0x81, []byte(text)))
+	return err
+}
+
+// listen gives every text to take.
+func (w *watcher) listen(take func([]byte) error) error {
 	for {
 		op, payload, err := readFrame(w.in)
 		switch {
@@ -354,7 +388,7 @@ func (w *watcher) socket() error {
 		case op == 0x9:
 			_, err = w.conn.Write(appendMasked(nil, 0x8a, payload))
 		case op == 0x1:
-			err = w.take(payload)
+			err = take(payload)
 		}
 		if err != nil {
 			return err

@@ -43,12 +43,14 @@ func ListenWatchFloor() (*WatchFloor, net.Addr, error) {
 			go c.ReadLoop()
 		}
 	})
-	mux.HandleFunc("GET /api/v1/live", func(w http.ResponseWriter, r *http.Request) {
-		if c, err := up.Upgrade(w, r); err == nil {
-			f.joined <- c
-			go c.ReadLoop()
-		}
-	})
+	for _, path := range []string{"GET /api/v1/live", "GET /socket.io/"} { // there is nothing simpler to compare Socket.IO with
+		mux.HandleFunc(path, func(w http.ResponseWriter, r *http.Request) {
+			if c, err := up.Upgrade(w, r); err == nil {
+				f.joined <- c
+				go c.ReadLoop()
+			}
+		})
+	}
 	mux.HandleFunc("GET /api/v1/live/poll", f.poll)
 	mux.HandleFunc("GET /api/v1/live/sse", f.events)
 	f.server.Handler = mux
