@@ -28,6 +28,8 @@ type FeedLoad struct {
 	Rate int `json:"rate"`
 	// Floor says that the server hands on what the publisher sends as it is.
 	Floor bool `json:"floor"`
+	// SocketIO says that the viewers are clients of Socket.IO.
+	SocketIO bool `json:"socketio"`
 	// WarmUp and Duration are in seconds.
 	WarmUp   float64 `json:"warmup"`
 	Duration float64 `json:"duration"`
@@ -132,14 +134,18 @@ func (g *feedGenerator) percentiles() (p50, p99 float64) {
 }
 
 func (g *feedGenerator) connect() error {
+	path, hello := "/api/v1/live", `{"subscribe":{"mode":"all","tick":-1}}`
+	if g.load.SocketIO {
+		path, hello = "/socket.io/?EIO=4&transport=websocket", `40{"subscribe":{"mode":"all","tick":-1}}`
+	}
 	for range g.load.Viewers {
-		conn, in, err := upgrade(g.load.Addr, "/api/v1/live", "", "bench", 128<<10)
+		conn, in, err := upgrade(g.load.Addr, path, "", "bench", 128<<10)
 		if err != nil {
 			return err
 		}
 		v := &feedViewer{g: g, conn: conn}
 		g.viewers = append(g.viewers, v)
-		if _, err := conn.Write(appendMasked(nil, 0x81, []byte(`{"subscribe":{"mode":"all","tick":-1}}`))); err != nil {
+		if _, err := conn.Write(appendMasked(nil, 0x81, []byte(hello))); err != nil {
 			return err
 		}
 		g.running.Go(func() {
@@ -239,7 +245,7 @@ func (v *feedViewer) read(in *bufio.Reader) error {
 			continue
 		}
 		at := bytes.LastIndex(payload, []byte(readingMark))
-		if at < 0 || len(payload) < at+len(readingMark)+feedDigits || bytes.HasPrefix(payload, []byte(`{"type":"s`)) {
+		if at < 0 || len(payload) < at+len(readingMark)+feedDigits || bytes.Contains(payload[:at], []byte(`"type":"snapshot"`)) {
 			continue
 		}
 		digits := payload[at+len(readingMark):][:feedDigits]
