@@ -13,7 +13,7 @@ export CGO_ENABLED ?= 0
 # The page: sources, and what Vite makes of them. The placeholder beside it stands in where there is no Node.
 WEB       := dashboard/web
 PAGE      := dashboard/dist/index.html
-PAGE_SRC  := $(shell find $(WEB)/src -type f ! -name '*.test.ts') $(addprefix $(WEB)/,index.html package-lock.json svelte.config.js tsconfig.json vite.config.ts)
+PAGE_SRC  := $(shell find $(WEB)/src -type f ! -name '*.test.ts') $(addprefix $(WEB)/,index.html welcome/index.html package-lock.json svelte.config.js tsconfig.json vite.config.ts)
 NODE_OLD  := 20
 MODULES   := $(WEB)/node_modules/.package-lock.json
 
@@ -88,4 +88,4 @@ torture: deps ## the fault tests at full length (about a quarter of an hour)
 	TORTURE=1 CGO_ENABLED=1 $(GO) test -race -shuffle=on -timeout 1h ./device/... ./firmware-sim ./hub/...
 
 clean: ## remove what was built and the data of make run
-	rm -rf $(BIN) .run $(WEB)/node_modules $(WEB)/.svelte-check dashboard/dist/assets $(PAGE)
+	rm -rf $(BIN) .run $(WEB)/node_modules $(WEB)/.svelte-check dashboard/dist/assets dashboard/dist/welcome dashboard/dist/socket.io $(PAGE)

@@ -20,9 +20,10 @@ const (
 	index       = "index.html"
 	placeholder = "placeholder.html"
 	assets      = "assets/"
+	welcome     = "welcome/"
 )
 
-// policy is the Content-Security-Policy of the page. 'self' covers the WebSocket of the live feed too (CSP 3, section
+// policy is the Content-Security-Policy of the pages. 'self' covers the WebSocket of the live feed too (CSP 3, section
 // 6.7.2.8). Svelte makes its templates by one Trusted Types policy, and nobody else may turn text into markup.
 const policy = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; " +
 	"frame-ancestors 'none'; base-uri 'none'; form-action 'none'; " +
@@ -45,11 +46,11 @@ type asset struct {
 	packed func() []byte // body in gzip, nil if that is not worth it
 }
 
-// Handler serves the page at "/" and its assets at "/assets/…". Everything else does not exist. It is safe for concurrent
-// use.
+// Handler serves the page at "/", the one for Socket.IO at "/welcome/", and their assets at "/assets/…". Everything else does not
+// exist. It is safe for concurrent use.
 type Handler struct {
-	page  asset
-	files map[string]asset // by path, without the slash in front
+	pages map[string]asset // by path, without the slash in front
+	files map[string]asset // likewise
 }
 
 // New returns the handler of the build that is compiled in, or of the placeholder.
@@ -74,14 +75,17 @@ func SocketIO() fs.FS {
 }
 
 func newHandler(dist fs.FS) (*Handler, error) {
-	h := &Handler{files: map[string]asset{}}
+	h := &Handler{pages: map[string]asset{}, files: map[string]asset{}}
 	body, err := fs.ReadFile(dist, index)
 	if err != nil {
 		if body, err = fs.ReadFile(dist, placeholder); err != nil {
 			return nil, fmt.Errorf("read the page: %w", err)
 		}
 	}
-	h.page = newAsset(types[".html"], body)
+	h.pages[""] = newAsset(types[".html"], body)
+	if body, err := fs.ReadFile(dist, welcome+index); err == nil {
+		h.pages[welcome] = newAsset(types[".html"], body)
+	}
 	err = fs.WalkDir(dist, ".", func(name string, d fs.DirEntry, err error) error {
 		kind := types[path.Ext(name)]
 		if err != nil || d.IsDir() || kind == "" || !strings.HasPrefix(name, assets) {
@@ -122,14 +126,24 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	name := strings.TrimPrefix(r.URL.Path, "/")
+	if name+"/" == welcome {
+		w.Header().Set("Location", welcome) // relative: a proxy may serve the hub below a prefix
+		w.Header().Set("Cache-Control", "no-store")
+		w.WriteHeader(http.StatusFound)
+		return
+	}
 	file, known := h.files[name]
 	caching := "public, max-age=31536000, immutable" // the name changes with the content
-	if name == "" {
-		file, known, caching = h.page, true, "no-store"
+	if page, ok := h.pages[name]; ok {
+		file, known, caching = page, true, "no-store"
 	}
 	if !known {
 		w.Header().Set("Cache-Control", "no-store")
-		http.Error(w, "There is no such file. After an update of the hub, load the page again.", http.StatusNotFound)
+		advice := "There is no such file. After an update of the hub, load the page again."
+		if name == welcome {
+			advice = "This hub was built without its pages: install Node 20 or newer and run make build."
+		}
+		http.Error(w, advice, http.StatusNotFound)
 		return
 	}
 	header := w.Header()

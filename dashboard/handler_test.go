@@ -3,8 +3,10 @@ package dashboard
 import (
 	"compress/gzip"
 	"io"
+	"io/fs"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"regexp"
 	"strings"
 	"testing"
@@ -16,6 +18,7 @@ func build() fstest.MapFS {
 	script := strings.Repeat("console.log(1);", 100)
 	return fstest.MapFS{
 		"index.html":          {Data: []byte(`<script type="module" src="./assets/index-a1.js"></script><link rel="stylesheet" href="./assets/index-b2.css">`)},
+		"welcome/index.html":  {Data: []byte(`<script defer src="../socket.io/socket.io.min.js"></script><script type="module" src="../assets/index-a1.js"></script>`)},
 		"placeholder.html":    {Data: []byte("<p>make build</p>")},
 		"assets/index-a1.js":  {Data: []byte(script)},
 		"assets/index-b2.css": {Data: []byte("a{}")},
@@ -67,6 +70,7 @@ func TestFilesComeWithTheirTypeAndCaching(t *testing.T) {
 		status              int
 	}{
 		{"/", "text/html; charset=utf-8", "no-store", 200},
+		{"/welcome/", "text/html; charset=utf-8", "no-store", 200},
 		{"/assets/index-a1.js", "text/javascript; charset=utf-8", "public, max-age=31536000, immutable", 200},
 		{"/assets/index-b2.css", "text/css; charset=utf-8", "public, max-age=31536000, immutable", 200},
 		{"/assets/index-a1.map", "text/plain; charset=utf-8", "no-store", 404}, // not in the table of types
@@ -74,6 +78,7 @@ func TestFilesComeWithTheirTypeAndCaching(t *testing.T) {
 		{"/assets/../notes.js", "text/plain; charset=utf-8", "no-store", 404},
 		{"/notes.js", "text/plain; charset=utf-8", "no-store", 404},
 		{"/index.html", "text/plain; charset=utf-8", "no-store", 404},
+		{"/welcome/index.html", "text/plain; charset=utf-8", "no-store", 404},
 		{"/placeholder.html", "text/plain; charset=utf-8", "no-store", 404},
 	} {
 		resp := ask(h, "GET", c.path, "")
@@ -90,16 +95,25 @@ func TestFilesComeWithTheirTypeAndCaching(t *testing.T) {
 }
 
 func TestPolicyAllowsNothingInline(t *testing.T) {
-	got := ask(handler(t, build()), "GET", "/", "").Header.Get("Content-Security-Policy")
-	for _, part := range []string{"unsafe", "*", "http:", "https:", "data:", "blob:"} {
-		if strings.Contains(got, part) {
-			t.Errorf("the policy has %s: %s", part, got)
+	for _, path := range []string{"/", "/welcome/"} {
+		got := ask(handler(t, build()), "GET", path, "").Header.Get("Content-Security-Policy")
+		for _, part := range []string{"unsafe", "*", "http:", "https:", "data:", "blob:"} {
+			if strings.Contains(got, part) {
+				t.Errorf("the policy of %s has %s: %s", path, part, got)
+			}
+		}
+		for _, part := range []string{"default-src 'none'", "frame-ancestors 'none'", "form-action 'none'", "base-uri 'none'"} {
+			if !strings.Contains(got, part) {
+				t.Errorf("the policy of %s lacks %s: %s", path, part, got)
+			}
 		}
 	}
-	for _, part := range []string{"default-src 'none'", "frame-ancestors 'none'", "form-action 'none'", "base-uri 'none'"} {
-		if !strings.Contains(got, part) {
-			t.Errorf("the policy lacks %s: %s", part, got)
-		}
+}
+
+func TestWelcomeWithoutItsSlashLeadsThereUnderAnyPrefix(t *testing.T) {
+	resp := ask(handler(t, build()), "GET", "/welcome", "")
+	if got := resp.Header.Get("Location"); resp.StatusCode != http.StatusFound || got != "welcome/" {
+		t.Errorf("answered %d with the location %q", resp.StatusCode, got)
 	}
 }
 
@@ -134,6 +148,10 @@ func TestPlaceholderStandsInForTheBuild(t *testing.T) {
 	if text := body(t, resp); resp.StatusCode != 200 || !strings.Contains(text, "make build") {
 		t.Errorf("answered %d: %s", resp.StatusCode, text)
 	}
+	resp = ask(handler(t, fstest.MapFS{"placeholder.html": build()["placeholder.html"]}), "GET", "/welcome/", "")
+	if text := body(t, resp); resp.StatusCode != http.StatusNotFound || !strings.Contains(text, "make build") {
+		t.Errorf("/welcome/ is answered %d: %s", resp.StatusCode, text)
+	}
 	if _, err := newHandler(fstest.MapFS{}); err == nil {
 		t.Error("a hub without any page starts")
 	}
@@ -142,29 +160,42 @@ func TestPlaceholderStandsInForTheBuild(t *testing.T) {
 var reference = regexp.MustCompile(`(?:src|href)="([^"]*)"`)
 
 // What is compiled in is the build, or the placeholder after a fresh clone; either must hold together.
-func TestEveryReferenceOfTheIndexIsServed(t *testing.T) {
+func TestEveryReferenceOfThePagesIsServed(t *testing.T) {
 	h, err := New()
 	if err != nil {
 		t.Fatal(err)
 	}
-	text := body(t, ask(h, "GET", "/", ""))
+	for name := range h.pages {
+		checkPage(t, h, "/"+name)
+	}
+}
+
+func checkPage(t *testing.T, h *Handler, page string) {
+	t.Helper()
+	text := body(t, ask(h, "GET", page, ""))
+	base := &url.URL{Path: page}
 	for _, m := range reference.FindAllStringSubmatch(text, -1) {
 		target := m[1]
 		if strings.HasPrefix(target, "/") || strings.Contains(target, ":") {
-			t.Errorf("%s is not relative, so the page would not work under a prefix", target)
+			t.Errorf("%s refers to %s, which is not relative, so the page would not work under a prefix", page, target)
 		}
-		if rest, ok := strings.CutPrefix(target, "./"); ok {
-			if resp := ask(h, "GET", "/"+rest, ""); resp.StatusCode != 200 {
-				t.Errorf("%s is answered %d", target, resp.StatusCode)
+		there := base.JoinPath(target).Path
+		if client, ok := strings.CutPrefix(there, "/socket.io/"); ok {
+			if _, err := fs.Stat(SocketIO(), client); err != nil {
+				t.Errorf("%s refers to %s: %v", page, target, err)
+			}
+		} else if strings.HasPrefix(target, ".") {
+			if resp := ask(h, "GET", there, ""); resp.StatusCode != 200 {
+				t.Errorf("%s refers to %s, which is answered %d", page, target, resp.StatusCode)
 			}
 		}
 	}
 	for _, what := range []string{"<style", "style=", " onload=", "https://"} {
 		if strings.Contains(text, what) {
-			t.Errorf("the page has %s, which its policy forbids", what)
+			t.Errorf("%s has %s, which its policy forbids", page, what)
 		}
 	}
 	if regexp.MustCompile(`<script[^>]*>[^<]`).MatchString(text) {
-		t.Error("the page has a script inline")
+		t.Errorf("%s has a script inline", page)
 	}
 }

@@ -6,6 +6,10 @@ import type { Plugin } from 'vite';
 import { defineConfig } from 'vitest/config';
 
 const dist = join(import.meta.dirname, '../dist');
+const pages = {
+  index: join(import.meta.dirname, 'index.html'),
+  welcome: join(import.meta.dirname, 'welcome/index.html'),
+};
 
 // The folder holds a placeholder for builds without Node, which is in the repository and stays.
 function emptyDist(): Plugin {
@@ -41,6 +45,7 @@ export default defineConfig({
   build: {
     outDir: dist,
     emptyOutDir: false,
+    rolldownOptions: { input: pages },
     target: 'es2022',
     assetsInlineLimit: 0, // the policy of the page has no data: addresses
     modulePreload: { polyfill: false },

@@ -36,7 +36,7 @@ type Options struct {
 	Damage func() []string
 	// Figures are shown by GET /metrics besides those of the hub.
 	Figures []Figure
-	// Page serves the dashboard: GET / and GET /assets/{file}. Nil means that there is none.
+	// Page serves the dashboard: GET /, GET /welcome/ and GET /assets/{file}. Nil means that there is none.
 	Page http.Handler
 	// Public holds files for GET /public/…; whatever it holds anybody can read who reaches the hub. Nil means that there are none.
 	Public fs.FS
@@ -175,8 +175,9 @@ func (a *API) routes() {
 
 // plainRoutes are those that huma cannot describe by a Go type.
 func (a *API) plainRoutes() {
-	a.router.HandleFunc("GET /{$}", a.page)
-	a.router.HandleFunc("GET /assets/{file}", a.page)
+	for _, pattern := range []string{"GET /{$}", "GET /assets/{file}", "GET /welcome", "GET /welcome/{$}"} {
+		a.router.HandleFunc(pattern, a.page)
+	}
 	a.router.HandleFunc("GET /public/{path...}", a.public)
 	a.router.HandleFunc("GET /api/live.schema.json", a.fixed("application/schema+json", schemaFile("live.schema.json")))
 	a.router.HandleFunc("GET /api/asyncapi.yaml", a.fixed("application/vnd.aai.asyncapi+yaml", schemaFile("asyncapi.yaml")))

@@ -31,8 +31,8 @@ func TestTheDocumentListsEveryRouteAndIsWhole(t *testing.T) {
 		t.Errorf("it is of version %v", doc["openapi"])
 	}
 	paths := doc["paths"].(map[string]any)
-	files := []string{"GET /{$}", "GET /assets/{file}", "GET /public/{path...}", "GET /api/openapi.json", "GET /api/openapi.yaml",
-		"GET /api/live.schema.json", "GET /api/asyncapi.yaml"}
+	files := []string{"GET /{$}", "GET /assets/{file}", "GET /welcome", "GET /welcome/{$}", "GET /public/{path...}", "GET /api/openapi.json",
+		"GET /api/openapi.yaml", "GET /api/live.schema.json", "GET /api/asyncapi.yaml"}
 	for _, route := range r.api.Routes() {
 		method, path, _ := strings.Cut(route, " ")
 		item, _ := paths[path].(map[string]any)
@@ -153,7 +153,7 @@ func TestThePageIsOpenAndSetsItsOwnHeaders(t *testing.T) {
 			_, _ = w.Write([]byte("page at " + r.URL.Path))
 		})
 	})
-	for _, path := range []string{"/", "/assets/index-a1.js"} {
+	for _, path := range []string{"/", "/welcome", "/welcome/", "/assets/index-a1.js"} {
 		resp, body := r.do(call{method: "GET", path: path})
 		if resp.StatusCode != 200 || body != "page at "+path {
 			t.Errorf("%s is answered %d %s", path, resp.StatusCode, body)
@@ -165,7 +165,7 @@ func TestThePageIsOpenAndSetsItsOwnHeaders(t *testing.T) {
 			t.Errorf("%s may be framed", path)
 		}
 	}
-	for _, path := range []string{"/assets/", "/assets/a/b.js", "/index.html"} {
+	for _, path := range []string{"/assets/", "/assets/a/b.js", "/index.html", "/welcome/index.html"} {
 		r.want(http.StatusNotFound, call{method: "GET", path: path})
 	}
 	r = newRig(t)

@@ -34,6 +34,8 @@ type rule struct {
 var rules = map[string]rule{
 	"GET /{$}":              {open: true},
 	"GET /assets/{file}":    {open: true},
+	"GET /welcome":          {open: true},
+	"GET /welcome/{$}":      {open: true},
 	"GET /healthz":          {open: true, plain: true},
 	"GET /readyz":           {open: true, plain: true},
 	"GET /api/openapi.json": {open: true},

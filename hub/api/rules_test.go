@@ -49,6 +49,8 @@ func and(lists ...[]string) []string { return slices.Concat(lists...) }
 var matrix = map[string][]string{
 	"GET /{$}":                           everybody,
 	"GET /assets/{file}":                 everybody,
+	"GET /welcome":                       everybody,
+	"GET /welcome/{$}":                   everybody,
 	"GET /public/{path...}":              everybody,
 	"GET /healthz":                       everybody,
 	"GET /readyz":                        everybody,

@@ -9,6 +9,7 @@ const layers: Record<string, string[]> = {
   api: ['frames'],
   state: ['frames', 'feed', 'api'],
   views: ['frames', 'feed', 'api', 'state'],
+  welcome: ['frames', 'feed', 'api', 'state'],
 };
 
 function files(dir: string): string[] {

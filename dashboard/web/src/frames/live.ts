@@ -88,11 +88,11 @@ function listing(f: { [key: string]: Json }): { token: string; more: boolean; de
     // A part of a listing cannot be resumed after, so it has no token.
     token: more ? '' : asText(f.token, 'token'),
     more,
-    devices: asArray(f.devices, 'devices').map(deviceState),
+    devices: asArray(f.devices, 'devices').map(readDevice),
   };
 }
 
-function deviceState(json: Json): DeviceState {
+export function readDevice(json: Json): DeviceState {
   const d = asObject(json, 'device');
   const metrics = new Map<string, Newest>();
   for (const [name, m] of Object.entries(optional(d.metrics, asObject, 'metrics', {}))) metrics.set(name, newest(m));
