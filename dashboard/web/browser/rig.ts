@@ -43,10 +43,11 @@ export class HubProcess {
   private constructor(
     readonly dir: string,
     readonly port: number,
+    private readonly flags: string[],
   ) {}
 
-  static async make(): Promise<HubProcess> {
-    return new HubProcess(mkdtempSync(join(tmpdir(), 'hub-page-')), await freePort());
+  static async make(...flags: string[]): Promise<HubProcess> {
+    return new HubProcess(mkdtempSync(join(tmpdir(), 'hub-page-')), await freePort(), flags);
   }
 
   get url(): string {
@@ -57,7 +58,7 @@ export class HubProcess {
     this.output = '';
     const child = spawn(
       program,
-      ['serve', '--data', this.dir, '--http', `127.0.0.1:${this.port}`, '--log-level', 'warn', ...more],
+      ['serve', '--data', this.dir, '--http', `127.0.0.1:${this.port}`, '--log-level', 'warn', ...this.flags, ...more],
       {
         stdio: ['ignore', 'pipe', 'pipe'],
       },

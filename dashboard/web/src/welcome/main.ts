@@ -7,7 +7,7 @@ import { readDevice, decodeFrame } from '../frames/live';
 import { clock } from '../state/age';
 import { emptyFleet, reduceFleet } from '../state/fleet';
 import { make, part, say } from './dom';
-import { doorTitle, heardLine, type LinkEvent, laneName, notice, reduceLink, transportLine, unlinked } from './link';
+import { doorTitle, heardLine, type LinkEvent, notice, reduceLink, transportLine, unlinked } from './link';
 import { fate, type People, readGreeting, readMessage, readPeople } from './lobby';
 import { newestRows } from './readings';
 import { hasClient, open } from './socket';
