@@ -97,7 +97,7 @@ export class HubProcess {
   /** Runs a command of the hub program on the same data. */
   command(...args: string[]): Record<string, unknown> {
     const text = execFileSync(program, [...args, '--data', this.dir, '--output', 'json'], { encoding: 'utf8' });
-    return JSON.parse(text) as Record<string, unknown>;
+    return (text === '' ? {} : JSON.parse(text)) as Record<string, unknown>;
   }
 
   /** The one-time link that the hub has printed at its start. */

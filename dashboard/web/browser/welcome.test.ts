@@ -40,7 +40,7 @@ async function write(page: Page, words: string): Promise<void> {
 }
 
 function line(words: string): string {
-  return `${hook('messages')} li:has-text("${words}")`;
+  return `${hook('messages')} .entry:has-text("${words}")`;
 }
 
 describe.skipIf(why !== undefined)('the page for Socket.IO', () => {
@@ -52,7 +52,7 @@ describe.skipIf(why !== undefined)('the page for Socket.IO', () => {
     hub = await HubProcess.make();
     await hub.start();
     pump = hub.addDevice('pump', 'Pump');
-    await pump.send({ n: 'pressure', u: 'Pa', v: 101_300 });
+    await pump.send([{ n: 'pressure', u: 'Pa', v: 101_300 }]);
   });
   afterAll(() => hub.remove());
   beforeEach(async () => {
@@ -79,7 +79,7 @@ describe.skipIf(why !== undefined)('the page for Socket.IO', () => {
       expect.stringContaining('WebSocket answers the probe'),
       expect.stringContaining('Upgraded to WebSocket'),
     ]);
-    expect(await one.textContent(hook('whoami'))).toContain('You are admin (admin)');
+    expect(await one.textContent(hook('whoami'))).toBe('You are admin (administrator).');
     await until('it sees itself', async () => (await one.locator(`${hook('people')} li`).count()) === 1);
     await write(one, 'is somebody there?');
     await one.waitForSelector(`${line('is somebody there?')} >> text=nobody else is here`);
@@ -105,8 +105,8 @@ describe.skipIf(why !== undefined)('the page for Socket.IO', () => {
     for (const page of [one, two]) {
       await until('the newest reading is there', async () => (await page.textContent(value)) === '1,013.0\u00a0hPa');
     }
-    await pump.send({ n: 'pressure', u: 'Pa', v: 101_400 });
-    await pump.send({ n: 'rain/total', u: 'mm', v: 3 });
+    await pump.send([{ n: 'pressure', u: 'Pa', v: 101_400 }]);
+    await pump.send([{ n: 'rain/total', u: 'mm', v: 3 }]);
     for (const page of [one, two]) {
       await until('it changes as it comes', async () => (await page.textContent(value)) === '1,014.0\u00a0hPa');
       await page.waitForSelector('[data-metric="rain/total"]:has-text("Rain total")');
@@ -135,7 +135,7 @@ describe.skipIf(why !== undefined)('the page for Socket.IO', () => {
     await clean(one);
     await shot(one, 'welcome-broken');
     await hub.start();
-    await pump.send({ n: 'pressure', u: 'Pa', v: 101_500 });
+    await pump.send([{ n: 'pressure', u: 'Pa', v: 101_500 }]);
     for (const page of [one, two]) {
       await greeted(page);
       await upgraded(page);
@@ -154,7 +154,7 @@ describe.skipIf(why !== undefined)('the page for Socket.IO', () => {
     const page = await browser.page();
     await page.goto(`${hub.url}welcome/`);
     await page.waitForSelector(hook('door'));
-    expect(await page.textContent(hook('door-detail'))).toContain('log in to the hub');
+    expect(await page.textContent(hook('door-detail'))).toContain('Log in, or paste a token');
     expect(await page.textContent(hook('spoken'))).toContain('Log in to go on');
     expect(await page.locator(`${hook('rows')} tr`).count()).toBe(0);
     await clean(page);

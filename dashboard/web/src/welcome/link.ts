@@ -4,6 +4,8 @@ import { ago, duration } from '../state/age';
 
 export interface Step {
   at: number;
+  /** For what follows the opening of a session by moments: how many ms after it. */
+  after: number | undefined;
   text: string;
 }
 
@@ -79,9 +81,16 @@ export function laneName(transport: string): string {
   return lanes[transport] ?? transport;
 }
 
-function step(link: Link, at: number, text: string): Pick<Link, 'steps' | 'heard'> {
-  return { steps: [...link.steps, { at, text }].slice(-mostSteps), heard: at };
+function step(link: Link, at: number, text: string, after?: number): Pick<Link, 'steps'> {
+  return { steps: [...link.steps, { at, after, text }].slice(-mostSteps) };
 }
+
+const endings: Record<string, string> = {
+  'forced close': 'Closed by this page',
+  'ping timeout': 'Lost: the hub did not answer in time',
+  'transport close': 'Lost: the connection was closed',
+  'transport error': 'Lost: the connection failed',
+};
 
 export function reduceLink(link: Link, e: LinkEvent, now: number): Link {
   switch (e.type) {
@@ -94,15 +103,25 @@ export function reduceLink(link: Link, e: LinkEvent, now: number): Link {
         transport: e.transport,
         stuck: false,
         opened: now,
+        heard: now,
       };
     case 'probed':
-      return { ...link, ...step(link, now, `${laneName(e.transport)} answers the probe`) };
+      return {
+        ...link,
+        ...step(link, now, `${laneName(e.transport)} answers the probe`, now - link.opened),
+        heard: now,
+      };
     case 'upgraded':
-      return { ...link, ...step(link, now, `Upgraded to ${laneName(e.transport)}`), transport: e.transport };
+      return {
+        ...link,
+        ...step(link, now, `Upgraded to ${laneName(e.transport)}`, now - link.opened),
+        transport: e.transport,
+        heard: now,
+      };
     case 'stuck':
       return { ...link, ...step(link, now, 'WebSocket did not get through'), stuck: true };
     case 'closed':
-      return { ...link, ...step(link, now, `Closed: ${e.why}`), transport: '', heard: link.heard };
+      return { ...link, ...step(link, now, endings[e.why] ?? `Lost: ${e.why}`), transport: '' };
     case 'heard':
       return { ...link, heard: now };
     case 'welcome': {
@@ -123,7 +142,9 @@ export function reduceLink(link: Link, e: LinkEvent, now: number): Link {
     case 'refused':
       return { ...link, phase: 'refused', code: e.code, detail: e.detail };
     case 'retry':
-      return link.phase === 'refused' ? { ...link, phase: 'connecting' } : link;
+      // The panel that says how to get in stays until the hub has answered: somebody may be typing in it.
+      if (link.phase === 'refused') return { ...link, detail: 'Asking the hub…' };
+      return link.phase === 'live' ? { ...link, phase: 'connecting' } : link;
     case 'read':
       return { ...link, restarted: false };
   }
@@ -134,7 +155,7 @@ export interface Notice {
   text: string;
   /** What changes every second: it is shown, but not read aloud. */
   detail: string;
-  button: 'Try now' | 'Dismiss' | 'Reload' | '';
+  button: 'Try now' | 'Dismiss' | 'Reload';
 }
 
 /** What the strip above the page says, if anything. */
@@ -156,10 +177,6 @@ export function notice(link: Link, now: number): Notice | undefined {
         detail: [link.detail, age].filter((t) => t !== '').join(' '),
         button: 'Try now',
       };
-    case 'refused':
-      return link.greeting === undefined
-        ? undefined
-        : { tone: 'warn', text: 'The hub has ended this connection.', detail: age, button: '' };
     case 'live':
       if (now - link.heard > silence) {
         return { tone: 'warn', text: 'The hub has gone quiet.', detail: age, button: 'Try now' };
@@ -179,7 +196,7 @@ export function notice(link: Link, now: number): Notice | undefined {
           button: 'Dismiss',
         };
       return undefined;
-    case 'connecting':
+    default:
       return undefined;
   }
 }
@@ -190,11 +207,8 @@ export function transportLine(link: Link): string {
   if (link.stuck)
     return 'Stays on HTTP long polling, as WebSocket did not get through: somewhat slower, and nothing is lost.';
   if (link.transport === 'polling') return 'In use: HTTP long polling. WebSocket is being tried.';
-  const upgraded = link.steps.findLast((s) => s.text === `Upgraded to ${laneName(link.transport)}`);
-  const after =
-    upgraded === undefined || upgraded.at < link.opened
-      ? ''
-      : `, ${upgraded.at - link.opened} ms after the session was opened`;
+  const upgraded = link.steps.at(-1);
+  const after = upgraded?.after === undefined ? '' : `, ${upgraded.after} ms after the session was opened`;
   return `In use: ${laneName(link.transport)}${after}.`;
 }
 
@@ -208,7 +222,7 @@ export function doorTitle(link: Link): string {
     case 'unauthorized':
       return 'Log in to go on';
     case 'forbidden':
-      return 'Somebody else may, this one may not';
+      return 'Not allowed to see readings';
     default:
       return 'The hub refused the connection';
   }

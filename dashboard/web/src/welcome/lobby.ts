@@ -10,6 +10,12 @@ export interface Person {
   transport: string;
 }
 
+const roles: Record<string, string> = { admin: 'administrator' };
+
+export function roleName(role: string): string {
+  return roles[role] ?? role;
+}
+
 export interface People {
   connected: number;
   count: number;

@@ -8,7 +8,7 @@ import { clock } from '../state/age';
 import { emptyFleet, reduceFleet } from '../state/fleet';
 import { make, part, say } from './dom';
 import { doorTitle, heardLine, type LinkEvent, notice, reduceLink, transportLine, unlinked } from './link';
-import { fate, type People, readGreeting, readMessage, readPeople } from './lobby';
+import { fate, type People, readGreeting, readMessage, readPeople, roleName } from './lobby';
 import { newestRows } from './readings';
 import { hasClient, open } from './socket';
 import { Table } from './table';
@@ -40,7 +40,10 @@ function changed(): void {
 
 function tell(e: LinkEvent): void {
   link = reduceLink(link, e, Date.now());
-  if (e.type === 'refused') forget();
+  if (e.type === 'refused') {
+    token = '';
+    forget();
+  }
   changed();
 }
 
@@ -70,8 +73,12 @@ function begin(): void {
 function ignore(): void {}
 
 function again(): void {
-  if (link.phase === 'refused') begin();
-  else if (!socket?.connected || link.heard < Date.now() - 30_000) socket?.disconnect().connect();
+  if (link.phase === 'refused') {
+    begin();
+    return;
+  }
+  tell({ type: 'retry' });
+  socket?.disconnect().connect();
 }
 
 function take(name: string, args: Json[]): void {
@@ -118,7 +125,7 @@ async function send(text: string): Promise<void> {
   }
   say(note, '');
   words.value = '';
-  const tellFate = log.add({ from: socket.id ?? '', name: '', at: Date.now(), text }, true);
+  const tellFate = log.add({ from: socket.id ?? '', name: '', at: Date.now() + offset, text }, true);
   tellFate('sending…', false);
   try {
     const result = fate((await socket.timeout(patience).emitWithAck('message', text)) as Json);
@@ -158,7 +165,7 @@ function drawLink(now: number, live: boolean): void {
   if (greeting !== undefined) {
     say(part('welcome'), greeting.text);
     part('welcome').dataset.none = String(!live);
-    say(part('whoami'), `The hub said so in the event welcome. You are ${greeting.name} (${greeting.role}).`);
+    say(part('whoami'), `You ${live ? 'are' : 'were'} ${greeting.name} (${roleName(greeting.role)}).`);
     say(part('id'), live ? greeting.id : '–');
     say(part('version'), greeting.version);
   }
@@ -176,7 +183,6 @@ function drawLink(now: number, live: boolean): void {
   say(part('notice-text'), strip?.text ?? '');
   say(part('notice-detail'), strip?.detail ?? '');
   const button = part('notice-button');
-  button.hidden = (strip?.button ?? '') === '';
   say(button, strip?.button ?? '');
   const refused = link.phase === 'refused' ? `${doorTitle(link)}. ${link.detail}` : '';
   say(
@@ -187,7 +193,9 @@ function drawLink(now: number, live: boolean): void {
 
 function drawSteps(): void {
   const list = part('steps');
-  const items = link.steps.map((s) => make('li', '', make('span', 'at', clock(s.at, s.at)), ` ${s.text}`));
+  const items = link.steps.map((s) =>
+    make('li', '', make('span', 'at', s.after === undefined ? clock(s.at, s.at) : `+${s.after} ms`), s.text),
+  );
   const same =
     list.children.length === items.length && items.every((n, i) => list.children[i]?.isEqualNode(n) === true);
   if (!same) list.replaceChildren(...items);
@@ -216,10 +224,7 @@ part('forget').addEventListener('click', () => {
   token = '';
   begin();
 });
-part('again').addEventListener('click', () => {
-  token = '';
-  begin();
-});
+part('again').addEventListener('click', begin);
 part('notice-button').addEventListener('click', () => {
   const what = notice(link, Date.now())?.button;
   if (what === 'Reload') location.reload();

@@ -11,6 +11,9 @@ export function hasClient(): boolean {
   return typeof io !== 'undefined';
 }
 
+/** The hub says it in words for programs. */
+const stranger = 'The hub shows readings to those whom it knows. Log in, or paste a token: this page goes on at once.';
+
 export interface Told {
   link(e: LinkEvent): void;
   /** An event of the hub or of somebody in the lobby. */
@@ -37,7 +40,12 @@ export function open(token: string, told: Told): Socket {
     const { data, context } = err as { data?: unknown; context?: unknown };
     // A client that has given up was refused by the hub; otherwise it tries again by itself.
     if (socket.active) told.link({ type: 'broken', detail: said(context) });
-    else told.link({ type: 'refused', code: err.message, detail: detailOf(data) });
+    else
+      told.link({
+        type: 'refused',
+        code: err.message,
+        detail: token === '' && err.message === 'unauthorized' ? stranger : detailOf(data),
+      });
   });
   socket.on('disconnect', (why) => {
     if (why === 'io client disconnect') return;

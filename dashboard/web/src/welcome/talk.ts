@@ -3,7 +3,7 @@
 import { clock } from '../state/age';
 import { make, say } from './dom';
 import { laneName } from './link';
-import type { Message, People } from './lobby';
+import { type Message, type People, roleName } from './lobby';
 
 /** More than that are forgotten, the oldest first. */
 const mostMessages = 200;
@@ -17,11 +17,11 @@ export class Log {
   /** Adds a message. Whoever reads further up is left there. */
   add(m: Message, own: boolean): (fate: string, failed: boolean) => void {
     this.empty.hidden = true;
-    this.list.hidden = false;
+    this.list.tabIndex = 0; // from now on there may be something to scroll
     const end = this.list.scrollHeight - this.list.scrollTop - this.list.clientHeight < 40;
     const fate = make('p', 'fate');
     const by = make('p', 'by', make('strong', '', own ? 'You' : m.name), ` ${clock(m.at, Date.now())}`);
-    const item = make('li', own ? 'own' : '', by, make('p', 'text', m.text));
+    const item = make('div', own ? 'entry own' : 'entry', by, make('p', 'text', m.text));
     if (own) item.append(fate);
     item.dataset.from = m.from;
     this.list.append(item);
@@ -42,7 +42,7 @@ export function drawPeople(list: HTMLElement, people: People | undefined, self: 
       'li',
       '',
       make('strong', '', p.name),
-      make('span', 'muted', p.role),
+      make('span', 'muted', roleName(p.role)),
       ...(p.id === self ? [make('span', 'here', 'this page')] : []),
       make('span', 'muted lane-name', laneName(p.transport)),
     );

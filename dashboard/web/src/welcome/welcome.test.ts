@@ -82,7 +82,9 @@ describe('the connection', () => {
   test('is refused until somebody tries anew', () => {
     const refused = after(...upgraded, [{ type: 'refused', code: 'unauthorized', detail: 'Log in.' }, 2000]);
     expect(refused).toMatchObject({ phase: 'refused', code: 'unauthorized', detail: 'Log in.' });
-    expect(reduceLink(refused, { type: 'retry' }, 3000).phase).toBe('connecting');
+    expect(notice(refused, 2000)).toBeUndefined();
+    expect(reduceLink(refused, { type: 'retry' }, 3000)).toMatchObject({ phase: 'refused', detail: 'Asking the hub…' });
+    expect(reduceLink(after(...upgraded), { type: 'retry' }, 3000).phase).toBe('connecting');
   });
 });
 
