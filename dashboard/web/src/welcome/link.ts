@@ -173,7 +173,9 @@ export function notice(link: Link, now: number): Notice | undefined {
       return {
         tone: 'warn',
         text:
-          link.heard === 0 ? 'The hub does not answer. It is asked again.' : 'Not connected. The hub is asked again.',
+          link.heard === 0
+            ? 'The hub does not answer. It is asked again every few seconds.'
+            : 'Reconnecting to the hub.',
         detail: [link.detail, age].filter((t) => t !== '').join(' '),
         button: 'Try now',
       };

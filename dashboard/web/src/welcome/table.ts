@@ -45,14 +45,14 @@ export class Table {
 
   private add(r: Row): Line {
     const device = make('a', '');
-    const metric = make('td', '');
+    const metric = make('span', 'metric');
     const value = make('span', 'number');
     const quality = make('span', 'quality');
     const age = make('time', '');
     const state = make('span', 'state');
-    const head = make('th', '', device);
+    const head = make('th', '', make('div', 'what', device, metric));
     head.scope = 'row';
-    const row = make('tr', '', head, metric, make('td', 'right', value, quality), make('td', 'right', age, state));
+    const row = make('tr', '', head, make('td', 'right', value, quality), make('td', 'right', age, state));
     row.dataset.device = r.device;
     row.dataset.metric = r.metric;
     device.href = `../#/devices/${encodeURIComponent(r.device)}`;

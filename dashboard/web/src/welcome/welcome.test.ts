@@ -65,7 +65,7 @@ describe('the connection', () => {
     const broken = reduceLink(live, { type: 'broken', detail: '' }, 2000);
     expect(notice(broken, 1031 + 125_000)).toMatchObject({ detail: 'What you see is 2 min old.', button: 'Try now' });
     expect(notice(after([{ type: 'broken', detail: 'Another origin.' }, 5]), 6)).toMatchObject({
-      text: 'The hub does not answer. It is asked again.',
+      text: 'The hub does not answer. It is asked again every few seconds.',
       detail: 'Another origin.',
     });
     expect(notice(after([{ type: 'missing' }, 5]), 6)).toMatchObject({ tone: 'bad', button: 'Reload' });
