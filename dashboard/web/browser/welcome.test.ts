@@ -205,7 +205,7 @@ describe.skipIf(why !== undefined)('the page for Socket.IO', () => {
     // Somebody logs in beside it, and comes back.
     const beside = await browser.context.newPage();
     await enter(beside, hub);
-    await page.click(hook('again'));
+    await page.evaluate(() => document.dispatchEvent(new Event('visibilitychange')));
     await greeted(page);
     expect(await page.textContent(hook('whoami'))).toContain('You are admin');
   });

@@ -39,6 +39,8 @@ export interface Link {
   steps: readonly Step[];
   /** When the hub was last heard of, by this machine's clock; 0 if it never was. */
   heard: number;
+  /** When what is shown was last known to be true: it was heard of while the page followed it. 0 if it never was. */
+  trueAt: number;
 }
 
 export const unlinked: Link = {
@@ -53,6 +55,7 @@ export const unlinked: Link = {
   opened: 0,
   steps: [],
   heard: 0,
+  trueAt: 0,
 };
 
 export type LinkEvent =
@@ -123,7 +126,7 @@ export function reduceLink(link: Link, e: LinkEvent, now: number): Link {
     case 'closed':
       return { ...link, ...step(link, now, endings[e.why] ?? `Lost: ${e.why}`), transport: '' };
     case 'heard':
-      return { ...link, heard: now };
+      return { ...link, heard: now, trueAt: link.phase === 'live' ? now : link.trueAt };
     case 'welcome': {
       const before = link.greeting;
       return {
@@ -135,6 +138,7 @@ export function reduceLink(link: Link, e: LinkEvent, now: number): Link {
         updated: link.updated || (before !== undefined && before.version !== e.greeting.version),
         restarted: link.restarted || (before !== undefined && before.started !== e.greeting.started),
         heard: now,
+        trueAt: now,
       };
     }
     case 'broken':
@@ -160,7 +164,7 @@ export interface Notice {
 
 /** What the strip above the page says, if anything. */
 export function notice(link: Link, now: number): Notice | undefined {
-  const age = link.heard === 0 ? '' : `What you see is ${duration(now - link.heard)} old.`;
+  const age = link.trueAt === 0 ? '' : `What you see is ${duration(now - link.trueAt)} old.`;
   switch (link.phase) {
     case 'missing':
       return {
@@ -173,14 +177,14 @@ export function notice(link: Link, now: number): Notice | undefined {
       return {
         tone: 'warn',
         text:
-          link.heard === 0
+          link.trueAt === 0
             ? 'The hub does not answer. It is asked again every few seconds.'
             : 'Reconnecting to the hub.',
         detail: [link.detail, age].filter((t) => t !== '').join(' '),
         button: 'Try now',
       };
     case 'live':
-      if (now - link.heard > silence) {
+      if (now - link.trueAt > silence) {
         return { tone: 'warn', text: 'The hub has gone quiet.', detail: age, button: 'Try now' };
       }
       if (link.updated)
@@ -214,8 +218,9 @@ export function transportLine(link: Link): string {
   return `In use: ${laneName(link.transport)}${after}.`;
 }
 
-export function heardLine(link: Link, now: number): string {
-  return link.heard === 0 ? 'never' : ago(now - link.heard);
+/** How long ago something was, of which 0 means that it never was. */
+export function since(at: number, now: number): string {
+  return at === 0 ? 'never' : ago(now - at);
 }
 
 /** The heading of the panel that says how to get in. */

@@ -84,11 +84,11 @@ export function readMessage(args: readonly Json[]): Message {
 }
 
 /** What has become of a message, by the hub's answer. */
-export function fate(answer: Json): string {
+export function fate(answer: Json): { text: string; failed: boolean } {
   const a = asObject(answer, 'answer');
   const error = optional(a.error, asText, 'error', '');
-  if (error !== '') return `not delivered: ${error}`;
+  if (error !== '') return { text: `not delivered: ${error}`, failed: true };
   const sent = asNumber(a.sent, 'sent');
-  if (sent === 0) return 'nobody else is here to get it';
-  return sent === 1 ? 'delivered to 1 other' : `delivered to ${sent} others`;
+  if (sent === 0) return { text: 'nobody else is here to get it', failed: false };
+  return { text: sent === 1 ? 'delivered to 1 other' : `delivered to ${sent} others`, failed: false };
 }

@@ -7,7 +7,7 @@ import { readDevice, decodeFrame } from '../frames/live';
 import { clock } from '../state/age';
 import { emptyFleet, reduceFleet } from '../state/fleet';
 import { make, part, say } from './dom';
-import { doorTitle, heardLine, type LinkEvent, notice, reduceLink, transportLine, unlinked } from './link';
+import { doorTitle, type LinkEvent, notice, reduceLink, since, transportLine, unlinked } from './link';
 import { fate, type People, readGreeting, readMessage, readPeople, roleName } from './lobby';
 import { newestRows } from './readings';
 import { hasClient, open } from './socket';
@@ -62,15 +62,17 @@ function begin(): void {
     link: (e) => {
       if (socket === mine) tell(e);
     },
-    event: (name, args) => take(name, args),
-    connected: () => void mine.timeout(patience).emitWithAck('join', 'lobby').catch(ignore),
-    ended: () => setTimeout(() => socket === mine && begin(), 1000),
+    event: (name, args) => {
+      if (socket === mine) take(name, args);
+    },
+    ended: () => {
+      setTimeout(() => {
+        if (socket === mine) begin();
+      }, 1000);
+    },
   });
   socket = mine;
 }
-
-/** A connection that breaks is made anew, and the lobby joined again. */
-function ignore(): void {}
 
 function again(): void {
   if (link.phase === 'refused') {
@@ -128,8 +130,8 @@ async function send(text: string): Promise<void> {
   const tellFate = log.add({ from: socket.id ?? '', name: '', at: Date.now() + offset, text }, true);
   tellFate('sending…', false);
   try {
-    const result = fate((await socket.timeout(patience).emitWithAck('message', text)) as Json);
-    tellFate(result, result.startsWith('not'));
+    const become = fate((await socket.timeout(patience).emitWithAck('message', text)) as Json);
+    tellFate(become.text, become.failed);
   } catch {
     tellFate('no answer came: it is not known whether it was delivered', true);
   }
@@ -147,13 +149,16 @@ function draw(): void {
   part('readings-empty').hidden = rows.length > 0;
   say(part('readings-empty'), live ? 'No device has sent anything yet.' : 'Readings come once this page is connected.');
   const which = all > rows.length ? `The ${rows.length} newest of ${all}` : 'Newest on top';
-  say(part('readings-note'), rows.length === 0 ? '' : live ? which : `${which}, as they were ${heardLine(link, now)}`);
+  say(
+    part('readings-note'),
+    rows.length === 0 ? '' : live ? which : `${which}, as they were ${since(link.trueAt, now)}`,
+  );
   drawPeople(part('people'), people, link.greeting?.id ?? '');
   part('people').classList.toggle('old', !live);
   part('people-empty').hidden = people !== undefined;
   say(
     part('people-count'),
-    people === undefined ? '' : live ? `${people.count}` : `${people.count}, ${heardLine(link, now)}`,
+    people === undefined ? '' : live ? `${people.count}` : `${people.count}, ${since(link.trueAt, now)}`,
   );
 }
 
@@ -170,7 +175,7 @@ function drawLink(now: number, live: boolean): void {
     say(part('version'), greeting.version);
   }
   part('forget').hidden = token === '' || !live;
-  say(part('heard'), heardLine(link, now));
+  say(part('heard'), since(link.heard, now));
   say(part('transport'), transportLine(link));
   part('transport').dataset.transport = link.transport;
   for (const lane of document.querySelectorAll<HTMLElement>('[data-lane]')) {

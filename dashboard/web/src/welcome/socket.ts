@@ -18,7 +18,6 @@ export interface Told {
   link(e: LinkEvent): void;
   /** An event of the hub or of somebody in the lobby. */
   event(name: string, args: Json[]): void;
-  connected(): void;
   /** The hub has ended the connection for good: it says why when it is asked again. */
   ended(): void;
 }
@@ -34,7 +33,7 @@ export function open(token: string, told: Told): Socket {
     reconnectionDelay: 500,
     reconnectionDelayMax: 5000,
   });
-  socket.on('connect', told.connected);
+  socket.on('connect', () => socket.emit('join', 'lobby'));
   socket.onAny((name: string, ...args: Json[]) => told.event(name, args));
   socket.on('connect_error', (err) => {
     const { data, context } = err as { data?: unknown; context?: unknown };

@@ -26,6 +26,7 @@ describe('the connection', () => {
     [{ type: 'welcome', greeting }, 1010],
     [{ type: 'probed', transport: 'websocket' }, 1020],
     [{ type: 'upgraded', transport: 'websocket' }, 1031],
+    [{ type: 'heard' }, 1031],
   ];
 
   test('tells how the transport came to be what it is', () => {
@@ -64,6 +65,13 @@ describe('the connection', () => {
     expect(notice(live, 1031 + 31_000)).toMatchObject({ tone: 'warn', detail: 'What you see is 31 s old.' });
     const broken = reduceLink(live, { type: 'broken', detail: '' }, 2000);
     expect(notice(broken, 1031 + 125_000)).toMatchObject({ detail: 'What you see is 2 min old.', button: 'Try now' });
+    // A hub that answers, and lets nobody in yet, does not make what is shown any younger.
+    const half = reduceLink(
+      reduceLink(broken, { type: 'opened', transport: 'polling' }, 100_000),
+      { type: 'heard' },
+      100_000,
+    );
+    expect(notice(half, 1031 + 125_000)).toMatchObject({ detail: 'What you see is 2 min old.' });
     expect(notice(after([{ type: 'broken', detail: 'Another origin.' }, 5]), 6)).toMatchObject({
       text: 'The hub does not answer. It is asked again every few seconds.',
       detail: 'Another origin.',
@@ -112,10 +120,10 @@ describe('what others send', () => {
   });
 
   test('comes with the hub’s word on what became of it', () => {
-    expect(fate({ sent: 1 })).toBe('delivered to 1 other');
-    expect(fate({ sent: 3 })).toBe('delivered to 3 others');
-    expect(fate({ sent: 0 })).toBe('nobody else is here to get it');
-    expect(fate({ error: 'too many messages' })).toBe('not delivered: too many messages');
+    expect(fate({ sent: 1 })).toEqual({ text: 'delivered to 1 other', failed: false });
+    expect(fate({ sent: 3 })).toEqual({ text: 'delivered to 3 others', failed: false });
+    expect(fate({ sent: 0 })).toEqual({ text: 'nobody else is here to get it', failed: false });
+    expect(fate({ error: 'too many messages' })).toEqual({ text: 'not delivered: too many messages', failed: true });
   });
 });
 
