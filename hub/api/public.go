@@ -49,7 +49,8 @@ func (a *API) serveFile(w http.ResponseWriter, r *http.Request, name string) boo
 	content, ok := f.(io.ReadSeeker)
 	switch {
 	case info.IsDir():
-		http.Redirect(w, r, path.Base(name)+"/", http.StatusFound)
+		w.Header().Set("Location", path.Base(name)+"/") // relative, as a proxy may have put something before the path
+		w.WriteHeader(http.StatusFound)
 		return true
 	case !ok || !info.Mode().IsRegular():
 		return false

@@ -34,6 +34,9 @@ func TestFramesAreDecoded(t *testing.T) {
 		r := newRig(t)
 		dev := r.device("pump")
 		r.send("pump", dev, `{"t":1766000000123,"v":{"level":21.5,"on":true,"note":"<ok> é"}}`)
+		if _, err := r.hub.Device(t.Context(), "pump"); err != nil { // waits until it is shown
+			t.Fatal(err)
+		}
 		token, _ := r.viewer()
 		o := r.options(token, over)
 		o.Devices, o.Metrics = []string{"pu*"}, []string{"level", "on", "note"}
