@@ -124,7 +124,7 @@ type Viewer struct {
 	sub        Subscription
 	view       *view
 	at         spot      // up to here everything was sent
-	shown      spot      // the snapshot shows the state of then, which is later than where it began
+	shown      spot      // it may have seen the state of then, which is later than where it begins
 	greet      bool      // the welcome is still to be sent
 	resumeLeft int       // bytes that may be read from the log to catch up
 	snapshot   *snapshot // what is left to send of it, nil if none
@@ -234,7 +234,8 @@ func (v *Viewer) start(s Subscription) error {
 	case s.Mode == All:
 		v.at, v.resumeLeft = spot{token: at.token}, maxResume
 	case at.clock > 0:
-		v.at = spot{token{pos: at.pos}, at.clock}
+		// The token may be that of a snapshot, which showed what came after it.
+		v.at, v.shown = spot{token{pos: at.pos}, at.clock}, v.hub.live.now().spot()
 	default:
 		gone := v.hub.registry.gone() // perhaps only since it left
 		v.snapshot = &snapshot{devices: append(v.hub.registry.all(), gone...), resume: true, from: at.pos}

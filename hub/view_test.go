@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/fxamacker/cbor/v2"
@@ -281,6 +282,46 @@ func TestSlowViewerOfSharedFramesGetsTheLastState(t *testing.T) {
 	if frames > 2 {
 		t.Errorf("a slow viewer got %d frames, want its changes conflated", frames)
 	}
+}
+
+// TestWhoComesBackSeesNothingOlderThanItsSnapshot has a viewer that read its snapshot late, and so knows more than its token says.
+func TestWhoComesBackSeesNothingOlderThanItsSnapshot(t *testing.T) {
+	inBubble(t, func(r *rig) {
+		r.add("a")
+		s := hub.Subscription{Tick: time.Hour}
+		watch := func() (*hub.Viewer, func() (string, string)) {
+			v, err := r.hub.Subscribe(t.Context(), s, newPeer())
+			if err != nil {
+				t.Fatal(err)
+			}
+			return v, func() (string, string) {
+				synctest.Wait()
+				frame, token, _ := v.Next(nil)
+				return string(frame), token
+			}
+		}
+		prompt, next := watch()
+		defer prompt.End()
+		next()
+		next() // nothing: it waits
+		late, nextLate := watch()
+		r.ingest("a", `{"temperature":1}`)
+		if frame, _ := next(); !strings.Contains(frame, `"v":1}`) {
+			t.Fatalf("the prompt viewer got %s", frame)
+		}
+		r.ingest("a", `{"temperature":2}`)
+		frame, token := nextLate()
+		if !strings.Contains(frame, `"v":2}`) {
+			t.Fatalf("the snapshot is %s", frame)
+		}
+		late.End()
+		s.After = token
+		late, nextLate = watch()
+		defer late.End()
+		if frame, _ = nextLate(); strings.Contains(frame, `"v":1}`) {
+			t.Errorf("what was 2 before is 1 again: %s", frame)
+		}
+	})
 }
 
 // TestTickHoldsForSharedViewers counts frames.
