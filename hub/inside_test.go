@@ -199,6 +199,25 @@ func TestPanicLeavesNoLockBehind(t *testing.T) {
 	}
 }
 
+func TestFramesInMemoryThatWasMadeForLargerOnesAreBounded(t *testing.T) {
+	h, _ := still(t)
+	w := &view{hub: h}
+	for range 100 {
+		body := append(make([]byte, 0, 2*frameBytes), "small"...)
+		w.push(sharedFrame{body: &body})
+	}
+	held := 0
+	for _, f := range w.ring {
+		held += cap(*f.body)
+	}
+	if held > 2*ringBytes || len(w.ring) == 0 {
+		t.Errorf("%d frames hold %d bytes, want at most %d", len(w.ring), held, 2*ringBytes)
+	}
+	if w.clear(); w.bytes != 0 || h.views.bytes.Load() != 0 {
+		t.Errorf("%d bytes and %d of all are counted for no frames", w.bytes, h.views.bytes.Load())
+	}
+}
+
 func TestViewsEndWithTheirViewers(t *testing.T) {
 	h, e := still(t)
 	defer h.workers.stop()

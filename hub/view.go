@@ -50,7 +50,7 @@ type view struct {
 	sentAt  time.Time // when the last frame was written that had nothing after it
 
 	ring  []sharedFrame // they follow each other up to end; in mode latest at most one
-	bytes int           // of ring
+	bytes int           // of memory that ring holds: a small frame may stand in what was made for a large one
 	end   spot          // what the view shows was written so far
 	last  spot          // where the last frame that shows something ends; only of mode latest
 	fresh bool          // since from there are frames that the armed viewers do not know of
@@ -275,6 +275,7 @@ func (w *view) writeReadings(now spot) {
 	limit, most := frameBytes, ringBytes
 	if w.crowded() {
 		limit, most = smallFrame, 1
+		w.clear()
 	}
 	until := spot{token: token{pos: now.pos}}
 	for written := 0; until.after(w.end) && written < most; {
@@ -313,10 +314,15 @@ func (w *view) noteFresh(from spot) {
 func (w *view) crowded() bool { return w.hub.views.bytes.Load() > sharedBytes }
 
 func (w *view) push(f sharedFrame) {
+	if f.body != nil && cap(*f.body) > 2*smallFrame && w.crowded() {
+		exact := slices.Clone(*f.body)
+		framePool.Put(f.body)
+		f.body = &exact
+	}
 	w.ring = append(w.ring, f)
 	if f.body != nil {
-		w.bytes += len(*f.body)
-		w.hub.views.bytes.Add(int64(len(*f.body)))
+		w.bytes += cap(*f.body)
+		w.hub.views.bytes.Add(int64(cap(*f.body)))
 	}
 	drop := 0
 	for w.bytes > 2*ringBytes && drop < len(w.ring)-1 || len(w.ring)-drop > ringLen {
@@ -330,8 +336,8 @@ func (w *view) forget(f sharedFrame) {
 	if f.body == nil {
 		return
 	}
-	w.bytes -= len(*f.body)
-	w.hub.views.bytes.Add(int64(-len(*f.body)))
+	w.bytes -= cap(*f.body)
+	w.hub.views.bytes.Add(int64(-cap(*f.body)))
 	if cap(*f.body) <= 2*frameBytes {
 		framePool.Put(f.body)
 	}

@@ -324,6 +324,38 @@ func TestWhoComesBackSeesNothingOlderThanItsSnapshot(t *testing.T) {
 	})
 }
 
+// TestCrowdedViewsKeepLittle has a viewer that never reads beside one that does.
+func TestCrowdedViewsKeepLittle(t *testing.T) {
+	inBubble(t, func(r *rig) {
+		r.add("a")
+		for _, mode := range []hub.Mode{hub.Latest, hub.All} {
+			s := hub.Subscription{Mode: mode, Tick: -1}
+			stuck, err := r.hub.Subscribe(t.Context(), s, newPeer())
+			if err != nil {
+				t.Fatal(err)
+			}
+			w := r.watch(s)
+			w.next()
+			r.hub.Crowd(true)
+			_, before, _ := r.hub.Views()
+			for range 100 {
+				w.v.Next(nil)
+				r.ingest("a", fmt.Sprintf(`{"note":%q}`, strings.Repeat("x", 3000)))
+				synctest.Wait()
+				if frame, _ := w.next(); !strings.Contains(frame, "note") {
+					t.Fatalf("got %s", frame)
+				}
+				if _, now, _ := r.hub.Views(); now-before > 8<<10 {
+					t.Fatalf("mode %d: %d bytes are kept for a viewer that does not read", mode, now-before)
+				}
+			}
+			r.hub.Crowd(false)
+			w.v.End()
+			stuck.End()
+		}
+	})
+}
+
 // TestTickHoldsForSharedViewers counts frames.
 func TestTickHoldsForSharedViewers(t *testing.T) {
 	r := newRig(t, hub.Options{})
