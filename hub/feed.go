@@ -157,6 +157,10 @@ func (h *Hub) Subscribe(_ context.Context, s Subscription, p Peer) (*Viewer, err
 	h.viewersMu.Lock()
 	h.viewerSet[v] = struct{}{}
 	h.viewersMu.Unlock()
+	if h.draining.Load() { // since the check above; who closes viewers may not have seen it
+		v.End()
+		return nil, ErrDraining
+	}
 	v.peer.Wake()
 	return v, nil
 }

@@ -107,6 +107,27 @@ func TestWhoConnectsTooLateGetsNoSession(t *testing.T) {
 	}
 }
 
+// TestWhoSubscribesTooLateSeesNothing holds up a viewer until those who close viewers have passed by.
+func TestWhoSubscribesTooLateSeesNothing(t *testing.T) {
+	h, _ := still(t)
+	result := make(chan error, 1)
+	h.viewersMu.Lock()
+	go func() {
+		_, err := h.Subscribe(context.WithoutCancel(t.Context()), Subscription{}, newDeaf())
+		result <- err
+	}()
+	until(t, "the viewer has begun", func() bool {
+		h.views.mu.Lock()
+		defer h.views.mu.Unlock()
+		return len(h.views.byKey) == 1
+	})
+	h.draining.Store(true)
+	h.viewersMu.Unlock()
+	if err := <-result; !errors.Is(err, ErrDraining) || h.viewers.Load() != 0 || len(h.viewerSet) != 0 || len(h.views.byKey) != 0 {
+		t.Errorf("got %v, %d viewers and %d views, want %v and none", err, h.viewers.Load(), len(h.views.byKey), ErrDraining)
+	}
+}
+
 func TestViewersThatHaveLeftAreForgotten(t *testing.T) {
 	h, _ := still(t)
 	for range 100 {
