@@ -238,11 +238,14 @@ func (c *Cursor) Next(ctx context.Context, dst []Delivery) ([]Delivery, storage.
 	return dst, c.pos, nil
 }
 
-// Skip passes over everything that is in the log by now, unread, and returns where that ends. It is called instead of Next, by
-// the same goroutine.
-func (c *Cursor) Skip() storage.Position {
+// End returns where the log ends by now.
+func (c *Cursor) End() storage.Position { return c.hub.tail.end() }
+
+// Skip passes over everything up to a position that End has returned since the last Next, unread, and returns where the cursor is
+// then. It is called instead of Next, by the same goroutine.
+func (c *Cursor) Skip(to storage.Position) storage.Position {
 	c.groups, c.open, c.within, c.row = nil, false, false, nil
-	c.pos = max(c.pos, c.hub.tail.end())
+	c.pos = max(c.pos, to)
 	c.hub.outbox.caughtUp(c.slot)
 	return c.pos
 }

@@ -255,6 +255,7 @@ func (s *session) awaitWanted(ctx context.Context) error {
 	}
 	var noted time.Time
 	for {
+		end := s.cursor.End() // before it asks: what comes later is for whoever comes then
 		wanted, changed := s.o.Wanted()
 		if wanted {
 			return nil
@@ -262,7 +263,7 @@ func (s *session) awaitWanted(ctx context.Context) error {
 		pause := time.Until(s.skips)
 		if pause <= 0 {
 			pause = idleSkip
-			pos := s.cursor.Skip()
+			pos := s.cursor.Skip(end)
 			if time.Since(noted) > idleCommit {
 				noted = time.Now()
 				if err := s.window.add(ctx, flight{pos: pos}); err != nil {

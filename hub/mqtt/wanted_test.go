@@ -1,11 +1,13 @@
 package mqtt_test
 
 import (
+	"context"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"telemetryhub/device/wire"
 	"telemetryhub/hub/mqtt"
 )
 
@@ -51,6 +53,34 @@ func TestWhatNobodyWantsIsPassedOver(t *testing.T) {
 	if got := b.readings()[0]; !strings.Contains(got, `"v":2`) {
 		t.Errorf("published first: %s", got)
 	}
+}
+
+// TestNothingIsPassedOverThatCameAfterWhoWantsIt has somebody come, and then a reading, right after the bridge has asked.
+func TestNothingIsPassedOverThatCameAfterWhoWantsIt(t *testing.T) {
+	t.Parallel()
+	r, b, a := newRig(t), newBroker(t), &audience{changed: make(chan struct{})}
+	r.add("a")
+	ready := make(chan struct{})
+	var once sync.Once
+	r.bridge(b.dial, func(o *mqtt.Options) {
+		o.Patience = time.Nanosecond
+		o.Wanted = func() (bool, <-chan struct{}) {
+			wanted, changed := a.wanted()
+			select {
+			case <-ready:
+				once.Do(func() {
+					a.comes()
+					if _, err := r.hub.Ingest(context.Background(), "a", wire.JSON, []byte(`{"n":1}`)); err != nil {
+						t.Error(err)
+					}
+				})
+			default:
+			}
+			return wanted, changed
+		}
+	})
+	close(ready)
+	r.until("it is published", func() bool { return len(b.readings()) > 0 })
 }
 
 // TestWhoComesBackAfterARestartGetsTheRest is about those whose session the embedded broker has forgotten.
