@@ -299,7 +299,7 @@ func (h *Hub) tokenString(s spot) string {
 // parseToken is the other way round. The clock is zero if the token is not of this run.
 func (h *Hub) parseToken(text string) (spot, error) {
 	epoch, rest, _ := strings.Cut(text, "-")
-	if epoch != h.epoch {
+	if epoch != h.epoch || strings.ContainsFunc(rest, neverInToken) {
 		return spot{}, ErrResume
 	}
 	place, count, clocked := strings.Cut(rest, ".")
@@ -322,4 +322,9 @@ func (h *Hub) parseToken(text string) (spot, error) {
 		return spot{}, ErrResume
 	}
 	return s, nil
+}
+
+// neverInToken reports whether no token holds the character. A poll hands back the token that it got.
+func neverInToken(c rune) bool {
+	return c != '-' && c != '.' && (c < '0' || c > '9') && (c < 'a' || c > 'z')
 }

@@ -128,6 +128,29 @@ func TestWhoSubscribesTooLateSeesNothing(t *testing.T) {
 	}
 }
 
+// TestTokensHoldNothingThatAHubDoesNotWrite has tokens that are taken back to where they came from, inside JSON and headers.
+func TestTokensHoldNothingThatAHubDoesNotWrite(t *testing.T) {
+	h, _ := still(t)
+	for token, good := range map[string]bool{
+		h.epoch + "-0":                true,
+		h.epoch + "-0.another.1":      true,
+		h.epoch + "-0.\"},{\".1":      false,
+		h.epoch + "-0.a\r\nb.1":       false,
+		h.epoch + "-0.a.1.\u00e4":     false,
+		h.epoch + "-0." + h.run + ".": false,
+	} {
+		for _, mode := range []Mode{Latest, All} {
+			v, err := h.Subscribe(t.Context(), Subscription{Mode: mode, After: token}, newDeaf())
+			if good != (err == nil) || err != nil && !errors.Is(err, ErrResume) {
+				t.Errorf("mode %d, %q: %v", mode, token, err)
+			}
+			if err == nil {
+				v.End()
+			}
+		}
+	}
+}
+
 func TestViewersThatHaveLeftAreForgotten(t *testing.T) {
 	h, _ := still(t)
 	for range 100 {
