@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"path"
 	"strings"
+	"time"
 )
 
 // public answers GET /public/…: the files of the owner of the hub, for whoever can reach it. They are pages of the hub's
@@ -58,6 +59,18 @@ func (a *API) serveFile(w http.ResponseWriter, r *http.Request, name string) boo
 	h := w.Header()
 	h.Del("Content-Security-Policy") // it is for the owner of the file to say what it may do
 	h.Set("Cache-Control", "no-cache")
-	http.ServeContent(w, r, name, info.ModTime(), content)
+	http.ServeContent(&patient{w, http.NewResponseController(w), a.WriteTimeout}, r, name, info.ModTime(), content)
 	return true
+}
+
+// patient gives every write its own deadline, so that a large file takes as long as the client goes on reading.
+type patient struct {
+	http.ResponseWriter
+	ctl     *http.ResponseController
+	timeout time.Duration
+}
+
+func (p *patient) Write(b []byte) (int, error) {
+	_ = p.ctl.SetWriteDeadline(time.Now().Add(p.timeout)) // connections without deadlines, as in tests, need none
+	return p.ResponseWriter.Write(b)
 }

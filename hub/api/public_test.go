@@ -1,11 +1,13 @@
 package api_test
 
 import (
+	"bytes"
 	"io"
 	"net/http"
 	"strings"
 	"testing"
 	"testing/fstest"
+	"time"
 )
 
 func TestTheOwnersFilesAreServed(t *testing.T) {
@@ -71,5 +73,35 @@ func TestARequestOfSocketIOIsIdentified(t *testing.T) {
 		if got := c.ask(caller, http.MethodGet, "/socket.io/", ""); got != want {
 			t.Errorf("%s is answered %d, want %d", caller, got, want)
 		}
+	}
+}
+
+// TestALargeFileMayTakeLongerThanARequest reads a file slowly, but reads it.
+func TestALargeFileMayTakeLongerThanARequest(t *testing.T) {
+	const size = 32 << 20
+	r := newRig(t, func(p *parts) {
+		p.options.RequestTimeout, p.options.WriteTimeout = 100*time.Millisecond, 400*time.Millisecond
+		p.options.Public = fstest.MapFS{"film.mp4": {Data: bytes.Repeat([]byte("x"), size)}}
+	})
+	resp, err := http.Get(r.server.URL + "/public/film.mp4")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	tick := time.NewTicker(80 * time.Millisecond)
+	defer tick.Stop()
+	total := 0
+	for buf := make([]byte, 4<<20); ; <-tick.C { // slower than a request may take, but not than a write
+		n, err := io.ReadFull(resp.Body, buf)
+		total += n
+		if err == io.EOF || err == io.ErrUnexpectedEOF && total == size {
+			break
+		}
+		if err != nil {
+			t.Fatalf("after %d bytes: %v", total, err)
+		}
+	}
+	if total != size {
+		t.Errorf("got %d bytes of %d", total, size)
 	}
 }
