@@ -5,7 +5,6 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
-
 	"log/slog"
 	"net"
 	"os"
@@ -69,7 +68,7 @@ func (m *mqttSide) closeListeners() error {
 // embed makes the broker and the bridge to it.
 func (m *mqttSide) embed(ctx context.Context, core *hub.Hub, people *access.Registry, c *counts) (err error) {
 	if len(m.listeners) == 0 {
-		return core.DropCursor(ctx, cursorEmbedded)
+		return m.drop(ctx, core, cursorEmbedded)
 	}
 	ingest := func(ctx context.Context, id device.ID, payload []byte) error {
 		done, err := core.Ingest(ctx, id, wire.JSON, payload)
@@ -88,7 +87,7 @@ func (m *mqttSide) embed(ctx context.Context, core *hub.Hub, people *access.Regi
 func (m *mqttSide) connect(ctx context.Context, s *serveSettings, core *hub.Hub, c *counts) error {
 	o := s.mqtt.bridge
 	if o.url == "" {
-		return core.DropCursor(ctx, cursorElsewhere)
+		return m.drop(ctx, core, cursorElsewhere)
 	}
 	endpoint, err := mqtt.ParseURL(o.url, mqtt.DialOptions{Plaintext: o.plaintext})
 	if err != nil {
@@ -112,6 +111,17 @@ func (m *mqttSide) add(o mqtt.Options) error {
 	b, err := mqtt.New(o)
 	if err == nil {
 		m.bridges = append(m.bridges, b)
+	}
+	return err
+}
+
+// drop lets go of what the log holds for a bridge that is not there. On a full disk the next start does that: the hub gives up
+// what it holds for cursors by itself when it needs the room.
+func (m *mqttSide) drop(ctx context.Context, core *hub.Hub, cursor string) error {
+	err := core.DropCursor(ctx, cursor)
+	if errors.Is(err, storage.ErrFull) {
+		m.log.Warn("the place of a bridge that is not there cannot be forgotten yet; the next start tries again", "err", err)
+		return nil
 	}
 	return err
 }
