@@ -204,6 +204,9 @@ func TestResumeShowsAStateThatCameMeanwhile(t *testing.T) {
 	c.hello("st", 1, 1)
 	c.send(`{"m":"data","s":1,"t":%d,"r":[[1,0,1],[2,0,5]]}`, t0)
 	w := r.watch(hub.Subscription{})
+	w.until(`"v":1`)
+	w.v.End()
+	w = r.watch(hub.Subscription{}) // begins when it is there, so that its token says so
 	token := w.until(`"v":1`)
 	w.v.End()
 	c.send(`{"m":"state","t":%d,"r":[[1,1000,7]]}`, t0)
