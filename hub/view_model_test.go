@@ -78,7 +78,6 @@ type witness struct {
 	v      *hub.Viewer
 	p      *peer
 	again  bool // Next has not returned false since the last wake-up
-	whole  bool // its state does not begin with a snapshot that is still to come
 	token  string
 	most   int // mode all: how many facts there were when it began
 	next   int // mode all: the fact that is next is this or, if it has seen none, at most most; -1 if it has seen none
@@ -131,7 +130,7 @@ func (x *witness) forgotten() bool {
 
 func (x *witness) fresh() {
 	x.token, x.most, x.next = "", len(x.w.facts), -1
-	x.state, x.gone, x.whole = map[string]int{}, map[string]bool{}, false
+	x.state, x.gone = map[string]int{}, map[string]bool{}
 }
 
 func (x *witness) log(format string, args ...any) {
@@ -186,9 +185,6 @@ func (x *witness) take(frame []byte) {
 	x.w.t.Helper()
 	x.log("%.120s … %s", frame, frame[max(0, len(frame)-100):])
 	var f struct {
-		Type     string
-		More     bool
-		Token    string
 		Readings [][]any
 		Devices  []struct {
 			ID, Name string
@@ -215,9 +211,6 @@ func (x *witness) take(frame []byte) {
 			}
 			x.newer(d.ID+" "+name, index(m.V))
 		}
-	}
-	if f.Type == "snapshot" && !f.More {
-		x.whole = true
 	}
 }
 
