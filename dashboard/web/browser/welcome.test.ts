@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import type { Page } from 'playwright-core';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 import { makeFleet } from './fixture';
-import { prefixProxy } from './proxy';
+import { Gateway } from './gateway';
 import { Browser, type Device, enter, HubProcess, hook, missing, shot, sideways, until, violations } from './rig';
 
 const why = missing();
@@ -229,7 +229,7 @@ describe.skipIf(why !== undefined)('the page for Socket.IO', () => {
   });
 
   test('works under a prefix', async () => {
-    const proxy = await prefixProxy('/site/hub', hub.port);
+    const proxy = await Gateway.start('/site/hub', hub.port);
     const there = await Browser.start(proxy);
     try {
       const page = await there.page();

@@ -3,7 +3,7 @@ import './welcome.css';
 import type { Socket } from 'socket.io-client';
 import { onWake } from '../feed/wake';
 import { type Json, ShapeError } from '../frames/check';
-import { readDevice, decodeFrame } from '../frames/live';
+import { decodeFrame, readDevice } from '../frames/live';
 import { clock } from '../state/age';
 import { emptyFleet, reduceFleet } from '../state/fleet';
 import { make, part, say } from './dom';

@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'vitest';
 import type { Json } from '../frames/check';
-import { type DeviceState, type Newest, readDevice, decodeFrame } from '../frames/live';
+import { type DeviceState, decodeFrame, type Newest, readDevice } from '../frames/live';
 import { emptyFleet, type Fleet, reduceFleet } from '../state/fleet';
 import { type Link, type LinkEvent, notice, reduceLink, transportLine, unlinked } from './link';
 import { fate, mostText, readGreeting, readMessage, readPeople } from './lobby';
@@ -192,6 +192,9 @@ describe('readings', () => {
   test('come in the frames of the feed, parsed already', () => {
     const d: Json = { id: 'a', presence: 'offline', metrics: { x: { t: 1, v: 'on' } } };
     expect(readDevice(d)).toMatchObject({ id: 'a', presence: 'offline' });
-    expect(decodeFrame({ type: 'changes', token: 't', devices: [d] })).toMatchObject({ type: 'changes', now: undefined });
+    expect(decodeFrame({ type: 'changes', token: 't', devices: [d] })).toMatchObject({
+      type: 'changes',
+      now: undefined,
+    });
   });
 });
