@@ -149,11 +149,7 @@ func (g *feedGenerator) connect() error {
 		if _, err := conn.Write(appendMasked(nil, 0x81, []byte(hello))); err != nil {
 			return err
 		}
-		g.running.Go(func() {
-			if err := v.read(in); err != nil {
-				g.failed <- err
-			}
-		})
+		g.running.Go(func() { g.failed <- v.read(in) })
 	}
 	var err error
 	g.pub, err = newPublisher(g.load.Addr, "bench", feedDevice, g.load.Floor)
