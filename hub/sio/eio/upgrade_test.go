@@ -74,8 +74,8 @@ func TestAPollThatCrossesTheUpgradeIsRefused(t *testing.T) {
 
 func TestAFailedProbeLeavesPollingAlone(t *testing.T) {
 	r := serve(t, eio.Options{UpgradeTimeout: 50 * time.Millisecond})
-	p := r.Poll()
 	for _, say := range []string{"4hello", "2", "5", "1", "x", ""} {
+		p := r.Poll()
 		c := p.Upgrade()
 		if say != "" {
 			c.Say(say)
