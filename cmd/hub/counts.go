@@ -1,6 +1,7 @@
 package main
 
 import (
+	"maps"
 	"strconv"
 
 	"telemetryhub/device/wire"
@@ -40,16 +41,10 @@ func (c *counts) figures() []api.Figure {
 			counter("socket_sent_bytes_total", "Bytes sent.", &m.BytesOut, of),
 			counter("socket_panics_total", "Faults of the hub that ended one connection each.", &m.Panics, of),
 		)
-		m.Refused(func(reason string, _ uint64) bool {
-			list = append(list, api.Figure{Name: "sockets_refused_total", Help: "WebSocket connections refused.", Counter: true,
-				Labels: map[string]string{"socket": socket, "reason": reason}, Value: func() float64 { return refusedFor(m, reason) }})
-			return true
-		})
-		m.Closed(func(code wire.CloseCode, _ uint64) bool {
-			list = append(list, api.Figure{Name: "sockets_closed_total", Help: "WebSocket connections ended, by close code.", Counter: true,
-				Labels: map[string]string{"socket": socket, "code": strconv.Itoa(int(code))}, Value: func() float64 { return closedWith(m, code) }})
-			return true
-		})
+		list = append(list, byReason("sockets_refused_total", "WebSocket connections refused.", "reason", of, m.Refused)...)
+		list = append(list, byReason("sockets_closed_total", "WebSocket connections ended, by close code.", "code", of, func(yield func(string, uint64) bool) {
+			m.Closed(func(code wire.CloseCode, n uint64) bool { return yield(strconv.Itoa(int(code)), n) })
+		})...)
 	}
 	return append(append(list, c.sioFigures()...), c.mqttFigures()...)
 }
@@ -72,8 +67,8 @@ func (c *counts) sioFigures() []api.Figure {
 		counter("socketio_relayed_total", "Messages of clients to others.", &c.sio.Relayed, nil),
 		counter("socketio_denied_total", "What clients asked for and may not, or too often.", &c.sio.Denied, nil),
 	}
-	list = append(list, byReason("socketio_refused_total", "Socket.IO requests refused.", "reason", e.Refused)...)
-	return append(list, byReason("socketio_closed_total", "Socket.IO sessions ended.", "cause", e.Closed)...)
+	list = append(list, byReason("socketio_refused_total", "Socket.IO requests refused.", "reason", nil, e.Refused)...)
+	return append(list, byReason("socketio_closed_total", "Socket.IO sessions ended.", "cause", nil, e.Closed)...)
 }
 
 // mqttFigures are those of the broker and the bridges.
@@ -97,8 +92,8 @@ func (c *counts) mqttFigures() []api.Figure {
 		counter("mqtt_strangers_displaced_total", "MQTT connections closed before they authenticated to make room for others.", &b.Displaced, nil),
 		counter("mqtt_panics_total", "Faults of the hub that ended one MQTT connection each.", &b.Panics, nil),
 	}
-	list = append(list, byReason("mqtt_refused_total", "MQTT connections refused.", "reason", b.Refused)...)
-	list = append(list, byReason("mqtt_closed_total", "MQTT connections ended.", "reason", b.Closed)...)
+	list = append(list, byReason("mqtt_refused_total", "MQTT connections refused.", "reason", nil, b.Refused)...)
+	list = append(list, byReason("mqtt_closed_total", "MQTT connections ended.", "reason", nil, b.Closed)...)
 	for name, m := range map[string]*mqtt.Metrics{"embedded": &c.embedded, "elsewhere": &c.elsewhere} {
 		of := map[string]string{"broker": name}
 		list = append(list,
@@ -115,10 +110,12 @@ func (c *counts) mqttFigures() []api.Figure {
 	return list
 }
 
-// byReason returns a counter for each reason that count knows.
-func byReason(name, help, label string, count func(func(string, uint64) bool)) (list []api.Figure) {
+// byReason returns a counter for each reason that count knows, with the reason as one more label.
+func byReason(name, help, label string, labels map[string]string, count func(func(string, uint64) bool)) (list []api.Figure) {
 	count(func(reason string, _ uint64) bool {
-		list = append(list, api.Figure{Name: name, Help: help, Counter: true, Labels: map[string]string{label: reason}, Value: func() (total float64) {
+		of := map[string]string{label: reason}
+		maps.Copy(of, labels)
+		list = append(list, api.Figure{Name: name, Help: help, Counter: true, Labels: of, Value: func() (total float64) {
 			count(func(r string, n uint64) bool {
 				if r == reason {
 					total = float64(n)
@@ -138,24 +135,4 @@ func gauge(name, help string, v interface{ Load() int64 }, labels map[string]str
 
 func counter(name, help string, v interface{ Load() uint64 }, labels map[string]string) api.Figure {
 	return api.Figure{Name: name, Help: help, Counter: true, Labels: labels, Value: func() float64 { return float64(v.Load()) }}
-}
-
-func refusedFor(m *ws.Metrics, reason string) (total float64) {
-	m.Refused(func(r string, n uint64) bool {
-		if r == reason {
-			total = float64(n)
-		}
-		return r != reason
-	})
-	return total
-}
-
-func closedWith(m *ws.Metrics, code wire.CloseCode) (total float64) {
-	m.Closed(func(c wire.CloseCode, n uint64) bool {
-		if c == code {
-			total = float64(n)
-		}
-		return c != code
-	})
-	return total
 }

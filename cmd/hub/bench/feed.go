@@ -1,14 +1,9 @@
 package bench
 
 import (
-	"bufio"
-	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"os/exec"
-	"strings"
 )
 
 // Feed measures handing on what one device sends to many viewers over WebSocket and Socket.IO: the server on one core, the publisher and
@@ -40,43 +35,23 @@ func (p Plan) Feed(ctx context.Context) error {
 }
 
 func (p Plan) measureFeed(ctx context.Context, load FeedLoad) (r Result, rss float64, err error) {
-	server := "hub"
+	kind := "hub"
 	if load.Floor {
-		server = "floor"
+		kind = "floor"
 	}
-	serve := exec.CommandContext(ctx, p.Program, "bench", "feed-server", server)
-	s := &process{cmd: serve, stderr: new(bytes.Buffer)}
-	serve.Stderr = s.stderr
-	out, err := serve.StdoutPipe()
+	var s *process
+	err = onCore(0, func() (err error) {
+		s, err = p.startServer(ctx, "feed-server", kind)
+		return err
+	})
 	if err != nil {
-		return Result{}, 0, err
-	}
-	if err := onCore(0, serve.Start); err != nil {
 		return Result{}, 0, err
 	}
 	defer func() { err = errors.Join(err, s.stop(p.Dir+"/data")) }()
-	addr, err := bufio.NewReader(out).ReadString('\n')
-	if err != nil {
-		return Result{}, 0, fmt.Errorf("start the server: %w: %s", err, s.stderr.String())
+	load.Addr, load.PID = s.addr(), s.cmd.Process.Pid
+	if err := p.generate(ctx, "feed-generator", load, &r); err != nil {
+		return Result{}, 0, fmt.Errorf("%w; server: %s", err, s.stderr.String())
 	}
-	load.Addr, load.PID = strings.TrimSpace(addr), serve.Process.Pid
-	doc, err := json.Marshal(load)
-	if err != nil {
-		return Result{}, 0, err
-	}
-	gen := exec.CommandContext(ctx, p.Program, "bench", "feed-generator")
-	gen.Stdin = bytes.NewReader(doc)
-	var result, stderr bytes.Buffer
-	gen.Stdout, gen.Stderr = &result, &stderr
-	if err := onCore(1, gen.Start); err != nil {
-		return Result{}, 0, err
-	}
-	if err := gen.Wait(); err != nil {
-		return Result{}, 0, fmt.Errorf("generator: %w: %s; server: %s", err, stderr.String(), s.stderr.String())
-	}
-	if err := json.Unmarshal(result.Bytes(), &r); err != nil {
-		return Result{}, 0, fmt.Errorf("generator: %w", err)
-	}
-	rss, err = residentMB(serve.Process.Pid)
+	rss, err = residentMB(load.PID)
 	return r, rss, err
 }
