@@ -38,8 +38,9 @@ func remember(t *testing.T, o socket.Options) *remembering {
 		},
 		Connected: func(s *socket.Socket) {
 			s.Join("blue")
-			s.Emit("state", values(t, s.State, 0))
-			s.State = "was here"
+			told := values(t, s.State, 0)
+			s.State = "was here" // before the client knows, as it may come back at once
+			s.Emit("state", told)
 		},
 		Mark: func(_ *socket.Socket, dst []byte) []byte { return append(dst, "mark"...) },
 		Event: func(s *socket.Socket, e *socket.Event) {
