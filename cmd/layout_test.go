@@ -36,11 +36,12 @@ var arrows = map[string][]string{
 	"storage/storagetest/lossyfs": {},
 	"hub":                         {"device", "device/wire", "storage", "storage/history", "storage/record"},
 	"hub/access":                  {"device", "storage", "hub/access/..."},
-	"hub/ws":                      {"device", "device/wire", "storage", "hub", "hub/access"},
+	"hub/crew":                    {},
+	"hub/ws":                      {"device", "device/wire", "storage", "hub", "hub/access", "hub/crew"},
 	"hub/broker":                  {"device", "hub", "hub/access"},
 	"hub/mqtt":                    {"device", "device/wire", "storage", "hub"},
-	"hub/sio":                     {"device", "device/wire", "hub", "hub/access"},
-	"hub/api":                     {"device", "device/wire", "storage", "storage/history", "hub", "hub/access/..."},
+	"hub/sio":                     {"device", "device/wire", "hub", "hub/access", "hub/crew"},
+	"hub/api":                     {"device", "device/wire", "storage", "storage/history", "hub", "hub/access/...", "hub/crew"},
 	"hub/live":                    {"device", "device/wire"},
 	"firmware-sim":                {"device/...", "firmware-sim/..."},
 	"firmware-sim/chip":           {},
@@ -64,7 +65,7 @@ var homes = map[string][]string{
 	"github.com/klauspost/compress":       {"storage/chunk"},
 	"github.com/hanwen/go-fuse":           {"storage/storagetest/lossyfs"},
 	"periph.io/x":                         {"device/sensor"},
-	"net/http":                            {"dashboard", "hub/ws", "hub/sio", "hub/api", "hub/live", "hub/access", "device/agent", "firmware-sim", "cmd/..."},
+	"net/http":                            {"dashboard", "hub/crew", "hub/ws", "hub/sio", "hub/api", "hub/live", "hub/access", "device/agent", "firmware-sim", "cmd/..."},
 }
 
 // topLevel is all that may stand in the root of the repository, besides dot files.

@@ -3,19 +3,18 @@ package ws
 import (
 	"bufio"
 	"context"
-	"crypto/tls"
 	"net"
 	"net/http"
 	"runtime/debug"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"github.com/lxzan/gws"
 
 	"telemetryhub/device/wire"
 	"telemetryhub/hub/access"
+	"telemetryhub/hub/crew"
 )
 
 // The size of the buffer that stays with every connection. Payloads that are larger are read past it. Viewers hardly send
@@ -41,9 +40,8 @@ type stream interface {
 // conn is one connection after the upgrade, and the Peer of the hub. Its reader is the one goroutine that lives as long
 // as the connection; a writer runs only while there is something to write.
 type conn struct {
+	crew.Outlet
 	srv    *server
-	raw    net.Conn        // TCP or TLS
-	quick  syscall.RawConn // of TCP, else nil
 	ws     *gws.Conn
 	stream stream
 	remote string
@@ -69,19 +67,11 @@ type conn struct {
 	greeted   atomic.Bool   // the first valid message was taken
 	timer     *time.Timer
 
-	writer atomic.Uint32 // see write.go
-	gone   chan struct{} // closed by the last writer when writer is stopped
-	ending atomic.Bool   // code, reason and endBy are set and stay
-	failed atomic.Bool   // something of this connection panicked: the stream is not asked any more
+	failed atomic.Bool // something of this connection panicked: the stream is not asked any more
 
-	// The writer's own.
-	closed  bool          // the close frame is out, nothing may follow
-	writeBy time.Duration // the write deadline, counted from server.epoch
-
-	mu      sync.Mutex // guards the fields below; never held during I/O
-	code    wire.CloseCode
+	mu      sync.Mutex     // guards the fields below; never held during I/O
+	code    wire.CloseCode // it and reason stay once the outlet is ending
 	reason  string
-	endBy   time.Time // when closing must be done
 	pingDue bool
 	pongDue bool
 	pong    []byte // payload of the pong that is due
@@ -93,47 +83,31 @@ func (c *conn) Close(code wire.CloseCode, reason string) {
 	if !c.setEnding(code, reason) {
 		return
 	}
-	// Errors of the next lines mean that the connection is gone already, which the reader notices.
-	_ = c.raw.SetWriteDeadline(c.endBy) // also for a write that is stuck now
-	c.Wake()
 	c.cancel()
-	_ = c.raw.SetReadDeadline(time.Unix(1, 0)) // wakes the reader, which sees to the rest
+	c.Hurry() // the reader sees to the rest
 }
 
 // setEnding notes why the connection ends. It reports false if that is known already.
 func (c *conn) setEnding(code wire.CloseCode, reason string) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.ending.Load() {
+	if c.Ending() {
 		return false
 	}
-	c.code, c.reason, c.endBy = code, reason, time.Now().Add(c.srv.CloseTimeout)
-	c.ending.Store(true)
+	c.code, c.reason = code, reason
+	c.End()
 	return true
 }
-
-// tcp returns the connection below TLS.
-func (c *conn) tcp() net.Conn {
-	if t, ok := c.raw.(*tls.Conn); ok {
-		return t.NetConn()
-	}
-	return c.raw
-}
-
-// kill cuts the connection at once. The Close of TLS would wait for the peer.
-func (c *conn) kill() { _ = c.tcp().Close() } // an error only says that it is closed already
 
 // beginning makes the stream of a connection that was upgraded. A violation closes the connection at once.
 type beginning func(*conn, access.Identity, wire.Format) (stream, violation)
 
 func (s *server) newConn(raw net.Conn, early []byte) *conn {
-	c := &conn{srv: s, raw: raw, early: early, stream: silence{}, guard: guard{max: uint64(s.maxFrame)}}
+	c := &conn{srv: s, early: early, stream: silence{}, guard: guard{max: uint64(s.maxFrame)}}
+	c.Init(&s.rules, c)
+	c.Raw = raw
 	// The life of a connection is not that of the request, whose context ends with the handler.
 	c.ctx, c.cancel = context.WithCancel(context.Background())
-	if tcp, ok := raw.(*net.TCPConn); ok {
-		c.quick, _ = tcp.SyscallConn() // fails only if it is closed
-	}
-	c.writer.Store(writerRuns) // held back until the stream is there
 	return c
 }
 
@@ -168,10 +142,10 @@ func (c *conn) run(id access.Identity, f wire.Format) {
 
 // begin gives the connection its stream and lets the writer go. It reports false if the connection is to end.
 func (c *conn) begin(id access.Identity, f wire.Format) (good bool) {
-	defer c.releaseWriter()
+	defer c.Release()
 	defer c.recovered()
 	c.unwatch = c.srv.watch(c, id)
-	if c.ending.Load() {
+	if c.Ending() {
 		return false // the identity has ended already
 	}
 	st, v := c.srv.begin(c, id, f)
@@ -214,15 +188,15 @@ func (c *conn) recovered() {
 func (c *conn) finish() {
 	c.timer.Stop()
 	c.cancel()
-	if c.broken || !c.ending.Load() {
-		c.kill() // a writer that waits for this peer need not wait any longer
+	if c.broken || !c.Ending() {
+		c.Kill() // a writer that waits for this peer need not wait any longer
 	}
-	c.stopWriter()
+	c.Stop()
 	c.endStream()
 	if !c.broken {
-		c.linger()
+		c.Linger()
 	}
-	c.kill()
+	c.Kill()
 	c.setEnding(closeLost, "connection lost")
 	c.srv.Metrics.countClose(c.code)
 	c.srv.Logger.Debug("connection ended", "remote", c.remote, "identity", c.name, "code", uint16(c.code), "reason", c.reason)
@@ -234,27 +208,6 @@ func (c *conn) endStream() {
 		c.unwatch()
 	}
 	c.stream.end()
-}
-
-// linger waits until the peer has hung up or the time for closing is over. To close a socket that holds unread bytes
-// resets the connection, and the peer might lose the close frame, which tells it whether to come back.
-func (c *conn) linger() {
-	if t, ok := c.raw.(*tls.Conn); ok {
-		_ = t.CloseWrite() // only a courtesy: the close frame is out
-	}
-	tcp := c.tcp()
-	if half, ok := tcp.(interface{ CloseWrite() error }); !ok || half.CloseWrite() != nil {
-		return
-	}
-	if tcp.SetReadDeadline(c.endBy) != nil {
-		return
-	}
-	bin := make([]byte, 512)
-	for {
-		if _, err := tcp.Read(bin); err != nil {
-			return // the peer, or the deadline
-		}
-	}
 }
 
 // startTimer starts the one timer of the connection, for pings, for signs of life, and for the first frame.
@@ -271,7 +224,7 @@ func (c *conn) startTimer() {
 // tick does what is due and sets the timer for what is due next.
 func (c *conn) tick() {
 	defer c.recovered()
-	if c.ending.Load() {
+	if c.Ending() {
 		return
 	}
 	now := c.srv.now()

@@ -36,7 +36,7 @@ func (s *side) Read(p []byte) (int, error) {
 		}
 		return passed, nil
 	}
-	if err != nil && !(errors.Is(err, os.ErrDeadlineExceeded) && c.ending.Load()) {
+	if err != nil && !(errors.Is(err, os.ErrDeadlineExceeded) && c.Ending()) {
 		c.broken = true
 	}
 	return n, err
@@ -50,7 +50,7 @@ func (c *conn) readRaw(p []byte) (int, error) {
 		}
 		return n, nil
 	}
-	return c.raw.Read(p)
+	return c.Raw.Read(p)
 }
 
 // Write writes the answer to the upgrade. Later gws writes close frames only, in answer to one of the peer or to what it
@@ -58,10 +58,7 @@ func (c *conn) readRaw(p []byte) (int, error) {
 func (s *side) Write(p []byte) (int, error) {
 	c := (*conn)(s)
 	if c.ws == nil {
-		if err := c.raw.SetWriteDeadline(time.Now().Add(c.srv.WriteTimeout)); err != nil {
-			return 0, err
-		}
-		return c.raw.Write(p)
+		return c.Answer(p)
 	}
 	if c.broken || len(p) < 2 {
 		return len(p), nil
@@ -99,8 +96,8 @@ func (s *side) SetReadDeadline(time.Time) error { return errors.ErrUnsupported }
 // SetWriteDeadline is not called by gws.
 func (s *side) SetWriteDeadline(time.Time) error { return errors.ErrUnsupported }
 
-func (s *side) LocalAddr() net.Addr  { return s.raw.LocalAddr() }
-func (s *side) RemoteAddr() net.Addr { return s.raw.RemoteAddr() }
+func (s *side) LocalAddr() net.Addr  { return s.Raw.LocalAddr() }
+func (s *side) RemoteAddr() net.Addr { return s.Raw.RemoteAddr() }
 
 // events takes what the read loop of gws has to tell. All methods run in the reader, under conn.recovered.
 type events struct{}
@@ -128,7 +125,7 @@ func (events) OnPong(socket *gws.Conn, _ []byte) { connOf(socket).controlled() }
 func (events) OnMessage(socket *gws.Conn, m *gws.Message) {
 	defer m.Close() // its bytes go back to the pool of gws
 	c := connOf(socket)
-	if c.ending.Load() {
+	if c.Ending() {
 		return
 	}
 	c.srv.Metrics.FramesIn.Add(1)

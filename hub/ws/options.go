@@ -6,6 +6,8 @@ import (
 	"net/http"
 	"net/netip"
 	"time"
+
+	"telemetryhub/hub/crew"
 )
 
 // Options configures a Devices or a Viewers. The zero value works.
@@ -27,6 +29,8 @@ type Options struct {
 	// Source tells the address that a request comes from, as a hub behind a proxy needs it. Nil means the address of the
 	// connection. Loopback and invalid addresses have no limit of their own: there simulators and proxies live.
 	Source func(*http.Request) netip.Addr
+	// Crew writes to the connections. Nil means one of its own.
+	Crew *crew.Crew
 	// Metrics is counted into. Nil means that nobody looks.
 	Metrics *Metrics
 	// Logger receives diagnostics. Nil discards them.
@@ -74,6 +78,9 @@ func (o *Options) fill() error {
 	}
 	if o.Source == nil {
 		o.Source = connSource
+	}
+	if o.Crew == nil {
+		o.Crew = crew.New()
 	}
 	if o.Metrics == nil {
 		o.Metrics = new(Metrics)

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
-	"net"
 	"net/http"
 	"sync"
 	"time"
@@ -14,6 +13,7 @@ import (
 
 	"telemetryhub/device/wire"
 	"telemetryhub/hub/access"
+	"telemetryhub/hub/crew"
 )
 
 // server is what devices and viewers have in common: who may connect, and which connections there are.
@@ -25,7 +25,7 @@ type server struct {
 	begin    beginning
 	limit    *limiter
 	epoch    time.Time // what conn's times are counted from
-	crew     crew      // the writers
+	rules    crew.Rules
 
 	// gws refuses a client that offers no subprotocol when it has any to choose from, so there are two.
 	plain, agreed *gws.Upgrader
@@ -46,6 +46,7 @@ func newServer(auth Auth, o Options, maxFrame int) (*server, error) {
 		Options: o, maxFrame: maxFrame, auth: auth, limit: newLimiter(o.Connects, o.SourceConnects), epoch: time.Now(),
 		conns: make(map[*conn]struct{}), empty: make(chan struct{}),
 	}
+	s.rules = crew.Rules{Crew: o.Crew, WriteTimeout: o.WriteTimeout, CloseTimeout: o.CloseTimeout, Written: &o.Metrics.BytesOut}
 	s.plain = s.newUpgrader(nil)
 	s.agreed = s.newUpgrader([]string{wire.SubprotocolCBOR, wire.SubprotocolJSON})
 	return s, nil
@@ -116,7 +117,7 @@ func (s *server) Shutdown(ctx context.Context) error {
 	cut := len(s.conns)
 	for c := range s.conns {
 		c.Close(wire.CloseDraining, wire.CloseDraining.Reason())
-		c.kill()
+		c.Kill()
 	}
 	s.mu.Unlock()
 	<-s.empty
@@ -207,7 +208,7 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		s.refuse(w, r, refused)
 		return
 	}
-	raw, early, err := s.hijack(w)
+	raw, early, err := crew.Hijack(w)
 	if err != nil {
 		s.leave()
 		refused = refuse(refusedInternal, http.StatusInternalServerError, "The hub cannot open a WebSocket here.")
@@ -218,7 +219,7 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	c := s.newConn(raw, early)
 	c.remote, c.name = r.RemoteAddr, id.Name()
 	if err := c.answer(o); err != nil {
-		c.kill()
+		c.Kill()
 		s.leave()
 		s.Logger.Debug("the client left during the upgrade", "remote", r.RemoteAddr, "err", err)
 		return
@@ -239,22 +240,4 @@ func (s *server) refuse(w http.ResponseWriter, r *http.Request, e *refusedError)
 	}
 	s.Logger.Log(r.Context(), level, "upgrade refused", "reason", refusals[e.why], "remote", r.RemoteAddr, "err", e.cause)
 	e.write(w)
-}
-
-// hijack takes the connection from net/http, with what the client has sent behind its request without waiting for the
-// answer.
-func (s *server) hijack(w http.ResponseWriter) (raw net.Conn, early []byte, err error) {
-	raw, buffered, err := http.NewResponseController(w).Hijack()
-	if err != nil {
-		return nil, nil, err
-	}
-	if n := buffered.Reader.Buffered(); n > 0 {
-		peeked, _ := buffered.Reader.Peek(n) // cannot fail: so much is there
-		early = append(early, peeked...)
-	}
-	if front, ok := raw.(interface{ Release() (net.Conn, []byte) }); ok {
-		inner, more := front.Release()
-		return inner, append(early, more...), nil
-	}
-	return raw, early, nil
 }

@@ -1,0 +1,147 @@
+package crew
+
+import (
+	"errors"
+	"net"
+	"runtime"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// Crew runs the writers of all connections: as many hands as there are processors take outlets that have something to write
+// from a queue, one after the other. That costs less than a goroutine for each, and the more of them are woken at once the
+// more so. A hand that must wait for a peer leaves the crew, so that nobody else waits for that peer. Without work there are
+// no hands. It is safe for concurrent use.
+type Crew struct {
+	epoch time.Time // what the times of outlets are counted from
+
+	mu    sync.Mutex // guards the fields below
+	queue []*Outlet
+	head  int // of queue
+	hands int
+}
+
+// New returns a crew. It starts nothing.
+func New() *Crew { return &Crew{epoch: time.Now()} }
+
+// now is the time since epoch, on the monotonic clock.
+func (w *Crew) now() time.Duration { return time.Since(w.epoch) }
+
+// add has the outlet written to soon.
+func (w *Crew) add(o *Outlet) {
+	w.mu.Lock()
+	w.queue = append(w.queue, o)
+	hire := w.hands < runtime.GOMAXPROCS(0)
+	if hire {
+		w.hands++
+	}
+	w.mu.Unlock()
+	if hire {
+		go w.work()
+	}
+}
+
+// take returns the next outlet. If there is none the hand is no longer one.
+func (w *Crew) take() *Outlet {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.head == len(w.queue) {
+		w.hands--
+		if w.queue, w.head = w.queue[:0], 0; cap(w.queue) > 1024 {
+			w.queue = nil
+		}
+		return nil
+	}
+	o := w.queue[w.head]
+	w.queue[w.head] = nil
+	if w.head++; w.head > 1024 && w.head > len(w.queue)/2 { // those that come back at once must not make it grow
+		w.queue = append(w.queue[:0], w.queue[w.head:]...)
+		w.head = 0
+	}
+	return o
+}
+
+func (w *Crew) work() {
+	h := hands.Get().(*hand)
+	defer h.rest()
+	for h.crew = w; h.crew != nil; {
+		o := w.take()
+		if o == nil {
+			return
+		}
+		o.write(h)
+	}
+}
+
+// leave makes a goroutine that is about to wait one of its own.
+func (h *hand) leave() {
+	w := h.crew
+	if w == nil {
+		return
+	}
+	h.crew = nil
+	w.mu.Lock()
+	replace := w.head < len(w.queue)
+	if !replace {
+		w.hands--
+	}
+	w.mu.Unlock()
+	if replace {
+		go w.work()
+	}
+}
+
+// hand is a goroutine that writes.
+type hand struct {
+	crew *Crew  // nil once it has left
+	out  []byte // what is about to be written
+
+	// An attempt to write without waiting.
+	try  func(fd uintptr) bool
+	left []byte
+	n    int
+	err  error
+}
+
+// hands keeps the memory of those who rest.
+var hands = sync.Pool{New: func() any {
+	h := &hand{out: make([]byte, 0, 1024)}
+	h.try = h.attempt
+	return h
+}}
+
+func (h *hand) rest() {
+	if h.crew, h.left = nil, nil; cap(h.out) <= 2*piece {
+		hands.Put(h)
+	}
+}
+
+// attempt is what happens while the file descriptor is held.
+func (h *hand) attempt(fd uintptr) bool {
+	for {
+		h.n, h.err = syscall.Write(int(fd), h.left)
+		if !errors.Is(h.err, syscall.EINTR) {
+			return true
+		}
+	}
+}
+
+// write writes as much of p as the system takes without waiting. all reports whether that is everything.
+func (h *hand) write(tcp *net.TCPConn, p []byte) (n int, all bool, err error) {
+	quick, err := tcp.SyscallConn()
+	if err != nil {
+		return 0, false, err
+	}
+	h.left = p
+	err = quick.Write(h.try)
+	h.left = nil
+	switch {
+	case err != nil:
+		return 0, false, err
+	case h.err != nil && !errors.Is(h.err, syscall.EAGAIN):
+		return 0, false, h.err
+	}
+	n = max(h.n, 0)
+	return n, n == len(p), nil
+}

@@ -1,0 +1,345 @@
+package crew_test
+
+import (
+	"bufio"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"runtime"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"telemetryhub/hub/crew"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+const patience = 20 * time.Second
+
+// source is a Source by functions. Those that are nil have nothing.
+type source struct {
+	crew.Outlet
+	fill func(dst []byte) ([]byte, bool)
+	last string
+	once sync.Once // of stop
+}
+
+// stop is Stop for tests that may have stopped it already.
+func (s *source) stop() { s.once.Do(s.Stop) }
+
+func (s *source) Fill(dst []byte) ([]byte, bool) {
+	if s.fill == nil {
+		return dst, false
+	}
+	return s.fill(dst)
+}
+
+func (s *source) Last(dst []byte) []byte { return append(dst, s.last...) }
+
+// rules are those of a crew with the times of package ws.
+func rules() *crew.Rules {
+	return &crew.Rules{Crew: crew.New(), WriteTimeout: 10 * time.Second, CloseTimeout: 2 * time.Second, Written: new(atomic.Uint64)}
+}
+
+// plug gives the source one end of a connection and returns the other one. The test ends with the source.
+func plug(t testing.TB, r *crew.Rules, s *source, ours, theirs net.Conn) net.Conn {
+	t.Helper()
+	s.Init(r, s)
+	s.Raw = ours
+	t.Cleanup(func() {
+		_ = theirs.Close()
+		s.Kill()
+		s.stop()
+	})
+	return theirs
+}
+
+// connect is plug over TCP.
+func connect(t testing.TB, r *crew.Rules, s *source) net.Conn {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	theirs, err := net.DialTimeout("tcp", ln.Addr().String(), patience)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := theirs.SetDeadline(time.Now().Add(patience)); err != nil {
+		t.Fatal(err)
+	}
+	ours, err := ln.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return plug(t, r, s, ours, theirs)
+}
+
+func want(t testing.TB, from io.Reader, text string) {
+	t.Helper()
+	got := make([]byte, len(text))
+	if n, err := io.ReadFull(from, got); err != nil || string(got) != text {
+		t.Fatalf("got %.80q, %v, want %.80q", got[:n], err, text)
+	}
+}
+
+// queue is a fill that takes from a list that grows.
+type queue struct {
+	mu   sync.Mutex
+	list []string
+}
+
+func (q *queue) put(s string) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.list = append(q.list, s)
+}
+
+func (q *queue) fill(dst []byte) ([]byte, bool) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if len(q.list) == 0 {
+		return dst, false
+	}
+	dst = append(dst, q.list[0]...)
+	q.list = q.list[1:]
+	return dst, len(q.list) > 0
+}
+
+func TestNoWakeUpIsLost(t *testing.T) {
+	r := rules()
+	var running sync.WaitGroup
+	for range 20 {
+		var q queue
+		s := &source{fill: q.fill}
+		theirs := connect(t, r, s)
+		s.Release()
+		running.Go(func() {
+			for range 1000 {
+				q.put("x")
+				s.Wake()
+			}
+		})
+		running.Go(func() { want(t, theirs, strings.Repeat("x", 1000)) })
+	}
+	running.Wait()
+	if n := r.Written.Load(); n != 20_000 {
+		t.Errorf("%d bytes were counted", n)
+	}
+}
+
+func TestNothingIsWrittenBeforeRelease(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		asked := false
+		s := &source{fill: func(dst []byte) ([]byte, bool) {
+			defer func() { asked = true }()
+			if asked {
+				return dst, false
+			}
+			return append(dst, "first"...), false
+		}}
+		ours, theirs := net.Pipe()
+		plug(t, rules(), s, ours, theirs)
+		s.Wake()
+		go func() { _, _ = s.Answer([]byte("answer ")) }()
+		want(t, theirs, "answer ")
+		synctest.Wait()
+		if asked {
+			t.Error("the source was asked before it was complete")
+		}
+		s.Release()
+		want(t, theirs, "first")
+	})
+}
+
+// flood is a fill that always has more, of so many bytes a time.
+func flood(size int) func([]byte) ([]byte, bool) {
+	body := strings.Repeat("x", size)
+	return func(dst []byte) ([]byte, bool) { return append(dst, body...), true }
+}
+
+// TestPeersThatDoNotReadHoldUpNobody has more of them than there are processors, each with more to write than a socket takes.
+func TestPeersThatDoNotReadHoldUpNobody(t *testing.T) {
+	r := rules()
+	for range 3*runtime.GOMAXPROCS(0) + 1 {
+		stuck := &source{fill: flood(1 << 20)}
+		connect(t, r, stuck)
+		stuck.Wake()
+		stuck.Release()
+	}
+	var q queue
+	good := &source{fill: q.fill}
+	theirs := connect(t, r, good)
+	good.Release()
+	for range 1000 {
+		q.put("good")
+		good.Wake()
+		want(t, theirs, "good")
+	}
+}
+
+// TestPeerThatAlwaysHasMoreLetsOthersHaveTheirTurn has a peer whose socket takes all.
+func TestPeerThatAlwaysHasMoreLetsOthersHaveTheirTurn(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
+	r := rules()
+	written, before := 0, make(chan int, 1)
+	good := &source{fill: func(dst []byte) ([]byte, bool) {
+		select {
+		case before <- written:
+		default:
+		}
+		return dst, false
+	}}
+	more := flood(10_000)
+	flooded := &source{fill: func(dst []byte) ([]byte, bool) {
+		if written == 0 {
+			good.Wake()
+		}
+		written += 10_000
+		dst, _ = more(dst)
+		return dst, written < 100<<20
+	}}
+	connect(t, r, good)
+	good.Release()
+	theirs := connect(t, r, flooded)
+	go func() { _, _ = io.Copy(io.Discard, theirs) }()
+	flooded.Wake()
+	flooded.Release()
+	select {
+	case n := <-before:
+		if n > 512<<10 {
+			t.Errorf("%d bytes were written to one before the other had its turn", n)
+		}
+	case <-time.After(patience):
+		t.Error("the other never had its turn")
+	}
+}
+
+func TestPeerThatDoesNotReadIsCutInTime(t *testing.T) {
+	for name, end := range map[string]bool{"write": false, "close": true} {
+		synctest.Test(t, func(t *testing.T) {
+			s := &source{fill: flood(100), last: "last"}
+			ours, theirs := net.Pipe()
+			plug(t, rules(), s, ours, theirs)
+			began, limit := time.Now(), 10*time.Second
+			s.Wake()
+			s.Release()
+			if end {
+				synctest.Wait()
+				<-time.After(time.Second)
+				s.End()
+				s.Hurry()
+				limit = 3 * time.Second
+			}
+			_, err := ours.Read(make([]byte, 1))
+			if end && !errors.Is(err, os.ErrDeadlineExceeded) {
+				t.Errorf("%s: the reader was not woken: %v", name, err)
+			}
+			s.stop()
+			if took := time.Since(began); took != limit {
+				t.Errorf("%s: cut after %s, want %s", name, took, limit)
+			}
+		})
+	}
+}
+
+func TestPeerThatWasSlowOnceIsNotCutLater(t *testing.T) {
+	r := rules()
+	r.WriteTimeout = 100 * time.Millisecond
+	const size = 8 << 20
+	var q queue
+	q.put(strings.Repeat("x", size))
+	s := &source{fill: q.fill}
+	theirs := connect(t, r, s)
+	s.Wake()
+	s.Release()
+	<-time.After(r.WriteTimeout / 2) // the writer waits
+	want(t, theirs, strings.Repeat("x", size))
+	<-time.After(2 * r.WriteTimeout) // longer than the deadline that it had
+	q.put("later")
+	s.Wake()
+	want(t, theirs, "later")
+}
+
+func TestWhatIsReadyComesBeforeTheLast(t *testing.T) {
+	var q queue
+	for range 100 {
+		q.put("word ")
+	}
+	s := &source{fill: q.fill, last: "last"}
+	theirs := connect(t, rules(), s)
+	s.End()
+	s.Hurry()
+	s.Release()
+	want(t, theirs, strings.Repeat("word ", 100)+"last")
+	s.Wake()
+	go func() {
+		s.stop()
+		s.Linger()
+		s.Kill()
+	}()
+	if n, err := io.Copy(io.Discard, theirs); n > 0 || err != nil {
+		t.Errorf("%d bytes and %v follow the last", n, err)
+	}
+}
+
+func TestLastWordsAreBounded(t *testing.T) {
+	s := &source{fill: flood(1000), last: "last"}
+	theirs := connect(t, rules(), s)
+	s.End()
+	s.Hurry()
+	s.Release()
+	got := make([]byte, 0, 1<<20)
+	for !strings.HasSuffix(string(got), "last") {
+		n, err := theirs.Read(got[len(got):cap(got)])
+		if got = got[:len(got)+n]; err != nil {
+			t.Fatalf("%v after %d bytes", err, len(got))
+		}
+	}
+	if len(got) > 128<<10 {
+		t.Errorf("%d bytes came before the last", len(got))
+	}
+}
+
+// front is a connection with another one below, as package door has them.
+type front struct{ net.Conn }
+
+func (f front) Release() (net.Conn, []byte) { return f.Conn, []byte("later") }
+
+// hijacker is the side of net/http.
+type hijacker struct {
+	http.ResponseWriter
+	conn net.Conn
+	in   *bufio.Reader
+}
+
+func (h hijacker) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	return h.conn, bufio.NewReadWriter(h.in, nil), nil
+}
+
+func TestWhatCameEarlyIsNotLost(t *testing.T) {
+	ours, theirs := net.Pipe()
+	defer ours.Close()
+	defer theirs.Close()
+	in := bufio.NewReader(strings.NewReader("early "))
+	if _, err := in.Peek(1); err != nil {
+		t.Fatal(err)
+	}
+	raw, early, err := crew.Hijack(hijacker{httptest.NewRecorder(), front{ours}, in})
+	if err != nil || raw != ours || string(early) != "early later" {
+		t.Errorf("got %v, %q, %v", raw, early, err)
+	}
+	if _, _, err := crew.Hijack(httptest.NewRecorder()); err == nil {
+		t.Error("there is no connection to take")
+	}
+}
