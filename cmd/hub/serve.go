@@ -16,6 +16,7 @@ import (
 	"telemetryhub/dashboard"
 	"telemetryhub/hub/access"
 	"telemetryhub/hub/api"
+	"telemetryhub/hub/crew"
 	"telemetryhub/hub/sio"
 	"telemetryhub/hub/sio/eio"
 	"telemetryhub/hub/sio/socket"
@@ -91,19 +92,19 @@ func serve(ctx context.Context, s *serveSettings, w world) (err error) {
 	if err != nil {
 		return err
 	}
-	auth := socketAuth{web, people}
-	devices, err := ws.NewDevices(core.Connect, auth, ws.Options{Source: web.Source, Metrics: &counts.devices, Logger: log})
+	auth, writers := socketAuth{web, people}, crew.New()
+	devices, err := ws.NewDevices(core.Connect, auth, ws.Options{Crew: writers, Source: web.Source, Metrics: &counts.devices, Logger: log})
 	if err != nil {
 		return err
 	}
-	viewers, err := ws.NewViewers(core.Subscribe, auth, ws.Options{Source: web.Source, Metrics: &counts.viewers, Logger: log})
+	viewers, err := ws.NewViewers(core.Subscribe, auth, ws.Options{Crew: writers, Source: web.Source, Metrics: &counts.viewers, Logger: log})
 	if err != nil {
 		return err
 	}
 	web.Mount(devices, viewers)
 	sockets, err := sio.New(core.Subscribe, auth, sio.Options{
 		Version: version(), Client: dashboard.SocketIO(), Metrics: &counts.sio, Logger: log.With("component", "socket.io"),
-		Socket: socket.Options{Engine: eio.Options{Admit: door.Admit, Source: web.Source}},
+		Socket: socket.Options{Engine: eio.Options{Crew: writers, Admit: door.Admit, Source: web.Source}},
 	})
 	if err != nil {
 		return err

@@ -24,7 +24,7 @@ func (s *side) Read(p []byte) (int, error) {
 	if c.halted || len(c.early) > 0 {
 		return c.readEarly(p)
 	}
-	n, err := c.raw.Read(p)
+	n, err := c.Raw.Read(p)
 	return c.pass(p[:n], err)
 }
 
@@ -56,7 +56,7 @@ func (c *conn) pass(p []byte, err error) (int, error) {
 		}
 		return passed, nil
 	}
-	if err != nil && !(errors.Is(err, os.ErrDeadlineExceeded) && c.ending.Load()) {
+	if err != nil && !(errors.Is(err, os.ErrDeadlineExceeded) && c.Ending()) {
 		c.broken = true
 	}
 	return len(p), err
@@ -67,10 +67,7 @@ func (c *conn) pass(p []byte, err error) (int, error) {
 func (s *side) Write(p []byte) (int, error) {
 	c := (*conn)(s)
 	if c.ws == nil {
-		if err := c.raw.SetWriteDeadline(time.Now().Add(c.srv.WriteTimeout)); err != nil {
-			return 0, err
-		}
-		return c.raw.Write(p)
+		return c.Answer(p)
 	}
 	if c.broken || len(p) < 2 {
 		return len(p), nil
@@ -101,8 +98,8 @@ func (s *side) SetReadDeadline(time.Time) error { return errors.ErrUnsupported }
 // SetWriteDeadline is not called by gws.
 func (s *side) SetWriteDeadline(time.Time) error { return errors.ErrUnsupported }
 
-func (s *side) LocalAddr() net.Addr  { return s.raw.LocalAddr() }
-func (s *side) RemoteAddr() net.Addr { return s.raw.RemoteAddr() }
+func (s *side) LocalAddr() net.Addr  { return s.Raw.LocalAddr() }
+func (s *side) RemoteAddr() net.Addr { return s.Raw.RemoteAddr() }
 
 // events takes what the read loop of gws has to tell. All methods run in the reader, under conn.ended.
 type events struct{}
@@ -121,7 +118,7 @@ func (events) OnPing(socket *gws.Conn, payload []byte) {
 	c.mu.Lock()
 	c.pongDue, c.pong = true, payload // gws allocates the payload of a control frame anew
 	c.mu.Unlock()
-	c.wake()
+	c.Wake()
 }
 
 func (events) OnPong(*gws.Conn, []byte) {}
@@ -129,7 +126,7 @@ func (events) OnPong(*gws.Conn, []byte) {}
 func (events) OnMessage(socket *gws.Conn, m *gws.Message) {
 	defer m.Close() // its bytes go back to the pool of gws
 	c := connOf(socket)
-	if c.ending.Load() {
+	if c.Ending() {
 		return
 	}
 	if m.Opcode != gws.OpcodeText {

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"telemetryhub/hub/access"
+	"telemetryhub/hub/crew"
 )
 
 // Options configures a Server. The zero value works.
@@ -18,7 +19,8 @@ type Options struct {
 	PingTimeout time.Duration
 	// UpgradeTimeout is how long a WebSocket may take to become the transport of a polling session. Zero means 10 s.
 	UpgradeTimeout time.Duration
-	// WriteTimeout is how long a write may wait for the client to read, and a request for its body. Zero means 10 s.
+	// WriteTimeout is how long a write may wait for the client to read at most, and three quarters of it at least, and a request
+	// for its body. Zero means 10 s.
 	WriteTimeout time.Duration
 	// CloseTimeout is how long closing may take, after which a connection is cut. Zero means 2 s.
 	CloseTimeout time.Duration
@@ -39,6 +41,8 @@ type Options struct {
 	Admit func(*http.Request)
 	// Source tells the address that a request comes from, as a hub behind a proxy needs it. Nil means that of the connection.
 	Source func(*http.Request) netip.Addr
+	// Crew writes to the connections. Nil means one of its own.
+	Crew *crew.Crew
 	// Metrics is counted into. Nil means that nobody looks.
 	Metrics *Metrics
 	// Logger receives diagnostics, never a sid or what messages say. Nil discards them.
@@ -83,6 +87,9 @@ func (o *Options) fill() error {
 	}
 	if o.Source == nil {
 		o.Source = connSource
+	}
+	if o.Crew == nil {
+		o.Crew = crew.New()
 	}
 	if o.Metrics == nil {
 		o.Metrics = new(Metrics)

@@ -15,6 +15,7 @@ import (
 	"github.com/lxzan/gws"
 
 	"telemetryhub/hub/access"
+	"telemetryhub/hub/crew"
 )
 
 // Names of the transports.
@@ -43,6 +44,7 @@ type Server struct {
 	open      func(*Session) Stream
 	epoch     time.Time // what the times of sessions are counted from
 	upgrader  *gws.Upgrader
+	rules     crew.Rules
 	strangers strangers
 
 	mu       sync.Mutex // guards the fields below
@@ -60,6 +62,7 @@ func New(open func(*Session) Stream, o Options) (*Server, error) {
 	}
 	return &Server{
 		Options: o, open: open, epoch: time.Now(), strangers: strangers{max: o.MaxStrangers, from: map[netip.Addr]*list.List{}},
+		rules:    crew.Rules{Crew: o.Crew, WriteTimeout: o.WriteTimeout, CloseTimeout: o.CloseTimeout, Written: &o.Metrics.BytesOut},
 		sessions: map[string]*Session{}, conns: map[*conn]struct{}{}, empty: make(chan struct{}),
 		upgrader: gws.NewUpgrader(events{}, &gws.ServerOption{
 			ReadMaxPayloadSize: o.MaxPayload,
@@ -118,7 +121,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	cut := s.left
 	for c := range s.conns {
 		c.close(closeDraining, "the hub is stopping; come again later")
-		c.kill()
+		c.Kill()
 	}
 	s.mu.Unlock()
 	for _, one := range all {

@@ -91,7 +91,7 @@ func (s *Session) Transport() string {
 // Wake has the stream asked for what is to be sent.
 func (s *Session) Wake() {
 	if c := s.ws.Load(); c != nil {
-		c.wake()
+		c.Wake()
 		return
 	}
 	s.mu.Lock()
@@ -99,7 +99,7 @@ func (s *Session) Wake() {
 	s.mu.Unlock()
 	switch {
 	case c != nil: // upgraded meanwhile
-		c.wake()
+		c.Wake()
 	case p != nil:
 		p.signal()
 	}

@@ -2,12 +2,12 @@ package eio
 
 import (
 	"encoding/base64"
-	"net"
 	"net/http"
 	"strings"
 	"time"
 
 	"telemetryhub/hub/access"
+	"telemetryhub/hub/crew"
 )
 
 // Header fields of the opening handshake, RFC 6455 section 11.3.
@@ -69,7 +69,7 @@ func (s *Server) serveWebSocket(w http.ResponseWriter, r *http.Request, one *Ses
 		return
 	}
 	c := &conn{srv: s, session: one}
-	c.writer.Store(writerRuns) // held back until all is there
+	c.Init(&s.rules, c)
 	if st == stageProbe {
 		if st, refused = one.offer(c); refused != nil {
 			s.refuse(w, r, refused)
@@ -78,7 +78,7 @@ func (s *Server) serveWebSocket(w http.ResponseWriter, r *http.Request, one *Ses
 		}
 	}
 	c.stage.Store(int32(st))
-	raw, early, err := hijack(w)
+	raw, early, err := crew.Hijack(w)
 	if err != nil {
 		refused = refuse(refusedInternal, "The hub cannot open a WebSocket here.")
 		refused.cause = err
@@ -86,10 +86,10 @@ func (s *Server) serveWebSocket(w http.ResponseWriter, r *http.Request, one *Ses
 		one.abandon(c)
 		return
 	}
-	c.raw, c.early = raw, early
+	c.Raw, c.early = raw, early
 	if err := c.answer(key); err != nil {
 		s.Logger.Debug("the client left during the upgrade", "remote", r.RemoteAddr, "err", err)
-		c.kill()
+		c.Kill()
 		one.abandon(c)
 		return
 	}
@@ -97,23 +97,6 @@ func (s *Server) serveWebSocket(w http.ResponseWriter, r *http.Request, one *Ses
 	c.start(st)
 	// The request, its buffers and this stack are free as soon as the handler has returned. The connection needs none of it.
 	go c.run()
-}
-
-// hijack takes the connection from net/http, with what the client has sent behind its request without waiting for the answer.
-func hijack(w http.ResponseWriter) (raw net.Conn, early []byte, err error) {
-	raw, buffered, err := http.NewResponseController(w).Hijack()
-	if err != nil {
-		return nil, nil, err
-	}
-	if n := buffered.Reader.Buffered(); n > 0 {
-		peeked, _ := buffered.Reader.Peek(n) // cannot fail: so much is there
-		early = append(early, peeked...)
-	}
-	if front, ok := raw.(interface{ Release() (net.Conn, []byte) }); ok {
-		inner, more := front.Release()
-		return inner, append(early, more...), nil
-	}
-	return raw, early, nil
 }
 
 // offer makes c the WebSocket that may become the transport. If there is one already, c is only closed in order, as clients
@@ -185,10 +168,11 @@ func (c *conn) start(st stage) {
 		c.close(closeNormal, "this session is over")
 	}
 	c.started.Store(true)
-	if c.ending.Load() {
-		c.hurry()
+	if c.Ending() {
+		c.Hurry()
 	}
-	go c.write() // it was held back until all was there
+	c.Wake()
+	c.Release()
 }
 
 // take handles a packet of the WebSocket.
@@ -218,7 +202,7 @@ func (s *Session) probeAnswered(c *conn) {
 	s.probed = true
 	p := s.poll
 	s.mu.Unlock()
-	c.wake()
+	c.Wake()
 	if p != nil {
 		p.signal()
 	}
@@ -247,7 +231,7 @@ func (s *Session) attach(c *conn) bool {
 	if p != nil {
 		p.signal()
 	}
-	c.wake()
+	c.Wake()
 	return true
 }
 

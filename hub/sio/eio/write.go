@@ -2,115 +2,28 @@ package eio
 
 import (
 	"encoding/binary"
-	"sync"
-	"time"
+
+	"telemetryhub/hub/crew"
 )
 
-// States of conn.writer. A wake-up is never lost: one that comes while the writer looks for the last time makes it look once
-// more.
-const (
-	writerIdle    = iota // no goroutine
-	writerRuns           // one goroutine is at work
-	writerAgain          // it is, and must look once more
-	writerStopped        // the connection ends; nothing starts it again
-)
+// maxReason is the longest text in a close frame, RFC 6455 section 5.5.
+const maxReason = 123
 
-const (
-	// gather is how much is collected before it is written, so that many messages cost one system call.
-	gather = 32 << 10
-	// piece is the most that is written under one deadline: a client that reads slowly but reads gets a large frame too.
-	piece = 64 << 10
-	// lastWords bounds what the stream may still send when the connection is being closed.
-	lastWords = 64 << 10
-	// maxReason is the longest text in a close frame, RFC 6455 section 5.5.
-	maxReason = 123
-)
+var _ crew.Source = (*conn)(nil)
 
-// outboxes keeps the buffers of writers, as an idle connection needs none.
-var outboxes = sync.Pool{New: func() any { b := make([]byte, 0, 1024); return &b }}
-
-// wake makes a writer run. It returns at once.
-func (c *conn) wake() {
-	for {
-		switch c.writer.Load() {
-		case writerIdle:
-			if c.writer.CompareAndSwap(writerIdle, writerRuns) {
-				go c.write()
-				return
-			}
-		case writerRuns:
-			if c.writer.CompareAndSwap(writerRuns, writerAgain) {
-				return
-			}
-		default:
-			return
-		}
+// Fill appends what is to be written. It does not use the writing side of gws, whose calls make one message of many slices but
+// not one write of many messages, and whose lock is held while a client does not read.
+func (c *conn) Fill(dst []byte) (out []byte, more bool) {
+	if out = c.appendControl(dst); stage(c.stage.Load()) == stageAttached {
+		return c.session.fillFrames(out)
 	}
+	return out, false
 }
 
-// write is the writer: it ends when there is nothing more to write. It does not use the writing side of gws, whose calls make
-// one message of many slices but not one write of many messages, and whose lock is held while a client does not read.
-func (c *conn) write() {
-	out := outboxes.Get().(*[]byte)
-	defer func() {
-		if cap(*out) <= 4*gather {
-			outboxes.Put(out)
-		}
-	}()
-	for {
-		// Once a write has failed there is nothing to do but to wait for the reader, which kill has woken.
-		if !c.pump(out) {
-			c.kill()
-		}
-		switch {
-		case c.writer.CompareAndSwap(writerRuns, writerIdle):
-			return
-		case c.writer.CompareAndSwap(writerAgain, writerRuns):
-			continue
-		}
-		c.pump(out) // stopped, perhaps before the last wake-up was heeded
-		close(c.idle)
-		return
-	}
-}
+// Last appends the close frame.
+func (c *conn) Last(dst []byte) []byte { return appendClose(dst, c.code, c.reason) }
 
-// stopWriter returns when no writer runs, and none will.
-func (c *conn) stopWriter() {
-	c.idle = make(chan struct{})
-	if c.writer.Swap(writerStopped) != writerIdle {
-		<-c.idle
-	}
-}
-
-// pump writes all that is due. It reports false if the connection failed.
-func (c *conn) pump(out *[]byte) bool {
-	if c.closed {
-		return true
-	}
-	sent := 0
-	for {
-		ending, more := c.ending.Load(), false
-		frames := c.appendControl((*out)[:0])
-		if stage(c.stage.Load()) == stageAttached {
-			frames, more = c.session.fillFrames(frames)
-		}
-		*out = frames
-		sent += len(frames)
-		if ending && (!more || sent > lastWords) {
-			c.closed = true
-			*out = appendClose(frames, c.code, c.reason)
-			return c.send(*out)
-		}
-		if !c.send(frames) {
-			return false
-		}
-		if !more {
-			return true
-		}
-	}
-}
-
-// fillFrames appends what is to be sent as frames, up to about gather bytes. It reports whether there may be more.
+// fillFrames appends what is to be sent as frames, up to about crew.Gather bytes. It reports whether there may be more.
 func (s *Session) fillFrames(dst []byte) (frames []byte, more bool) {
 	s.pull.Lock()
 	defer s.pull.Unlock()
@@ -122,7 +35,7 @@ func (s *Session) fillFrames(dst []byte) (frames []byte, more bool) {
 		frames = append(frames, opFinText, 1, typePing)
 	}
 	sent := uint64(0)
-	for len(frames) < gather {
+	for len(frames) < crew.Gather {
 		start := len(frames)
 		// The header of most frames has four bytes; the others are moved.
 		msg, text, ok := s.stream.Next(append(frames, 0, 0, 0, 0, typeMessage))
@@ -207,27 +120,4 @@ func clip(reason string) string {
 		end = i
 	}
 	return reason[:end]
-}
-
-// send writes p. It reports false if nothing more can be written.
-func (c *conn) send(p []byte) bool {
-	for len(p) > 0 {
-		deadline, ending := time.Now().Add(c.srv.WriteTimeout), c.ending.Load()
-		if ending {
-			deadline = c.endBy
-		}
-		if c.raw.SetWriteDeadline(deadline) != nil {
-			return false
-		}
-		if !ending && c.ending.Load() {
-			continue // close may have set its deadline in between
-		}
-		n, err := c.raw.Write(p[:min(len(p), piece)])
-		c.srv.Metrics.BytesOut.Add(uint64(n))
-		if err != nil {
-			return false
-		}
-		p = p[n:]
-	}
-	return true
 }
