@@ -49,21 +49,22 @@ type Rules struct {
 
 // Outlet is the writing side of a connection. Until Release it only remembers to have been woken. Its methods return at once
 // unless they say otherwise, and are safe for concurrent use from Release on; before that, all but Wake, Ending and Kill are
-// for the goroutine that prepares it.
+// for the goroutine that prepares it. What is needed to write fits into one line of the processor's cache.
 type Outlet struct {
 	// Raw is the connection, TCP or TLS. It is set before Release and never changed.
 	Raw net.Conn
 
 	rules  *Rules
 	source Source
-	gone   chan struct{} // closed by the last writer when the outlet is stopped
-	endBy  time.Duration // when closing must be done, by Crew.now; set before ending is
 	state  atomic.Uint32
 	ending atomic.Bool
 
 	// The writer's own.
 	closed  bool          // the last is out, nothing may follow
 	writeBy time.Duration // the write deadline by Crew.now, zero if there is none
+
+	endBy time.Duration // when closing must be done, by Crew.now; set before ending is
+	gone  chan struct{} // closed by the last writer when the outlet is stopped
 }
 
 // Init is called before all else.

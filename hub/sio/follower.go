@@ -53,25 +53,25 @@ func fingerprint(sub hub.Subscription, id access.Identity) string {
 
 // follower is a socket that follows the live feed, and the Peer of the hub.
 type follower struct {
-	srv     *Server
-	socket  *socket.Socket
-	id      access.Identity
-	resumed bool
+	srv    *Server
+	socket *socket.Socket
+
+	mu          sync.Mutex // guards the fields below as far as unwatch; held while the subscription is asked or changed
+	viewer      Viewer
+	mark        []byte // of the last frame that was sent: its token, a dot, and the fingerprint
+	print       string // fingerprint of sub
+	seenDevices uint64 // version of srv.devices
+	seenPeople  uint64 // version of srv.people
+	ended       bool
+	sub         hub.Subscription // without After
 
 	unwatch  func()
+	id       access.Identity
+	resumed  bool
 	lobby    atomic.Bool // it is in the room where people meet
 	messages bucket      // of the reader only, as are the next two
 	bytes    bucket
 	changes  bucket
-
-	mu          sync.Mutex // guards the fields below; held while the subscription is asked or changed
-	viewer      Viewer
-	sub         hub.Subscription // without After
-	print       string           // fingerprint of sub
-	mark        []byte           // of the last frame that was sent: its token, a dot, and the fingerprint
-	seenDevices uint64           // version of srv.devices
-	seenPeople  uint64           // version of srv.people
-	ended       bool
 }
 
 func followerOf(at *socket.Socket) *follower { return at.State.(*follower) }

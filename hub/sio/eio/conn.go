@@ -39,6 +39,7 @@ type conn struct {
 	broken bool   // raw failed: there is nobody to send a close frame to
 
 	stage   atomic.Int32 // a stage
+	control atomic.Bool  // hello or a pong may be due
 	started atomic.Bool  // Raw is there, and the reader and the writer run
 
 	mu      sync.Mutex // guards the fields below; never held during I/O

@@ -118,6 +118,7 @@ func (events) OnPing(socket *gws.Conn, payload []byte) {
 	c.mu.Lock()
 	c.pongDue, c.pong = true, payload // gws allocates the payload of a control frame anew
 	c.mu.Unlock()
+	c.control.Store(true)
 	c.Wake()
 }
 

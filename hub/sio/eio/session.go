@@ -25,9 +25,14 @@ type Stream interface {
 // Session is one session, whatever transport it uses. Its methods return at once and are safe for concurrent use, also after
 // the session has ended.
 type Session struct {
-	srv    *Server
+	srv       *Server
+	stream    Stream
+	ws        atomic.Pointer[conn] // the transport, nil while that is polling
+	pull      sync.Mutex           // held while Stream.Next runs, and guards over and temp; comes before mu
+	over      bool                 // the stream is not asked any more
+	pingReady atomic.Bool          // a ping is to be sent
+
 	id     string
-	stream Stream
 	opener access.Identity
 	source netip.Addr
 	remote string
@@ -36,13 +41,10 @@ type Session struct {
 	stranger place // guarded by Server.strangers
 	admitted atomic.Bool
 	closing  atomic.Bool
-	closedBy atomic.Int32         // the cause, once it is closing
-	ws       atomic.Pointer[conn] // the transport, nil while that is polling
-	heard    atomic.Int64         // when the last packet came, counted from Server.epoch
+	closedBy atomic.Int32 // the cause, once it is closing
+	heard    atomic.Int64 // when the last packet came, counted from Server.epoch
 
 	recv sync.Mutex // held while Stream.Receive runs; comes before mu
-	pull sync.Mutex // held while Stream.Next runs, and guards the next two fields; comes before mu
-	over bool       // the stream is not asked any more
 	temp []byte     // binary data on its way into base64
 
 	mu       sync.Mutex // guards the fields below; never held during I/O or calls of the stream
@@ -56,10 +58,9 @@ type Session struct {
 	linger   *time.Timer
 	patience *time.Timer // of a stranger
 
-	beat      *time.Timer
-	due       time.Duration // when beat should fire
-	pinged    time.Duration // when the ping was due that is not answered yet, zero if none is
-	pingReady bool          // a ping is to be sent
+	beat   *time.Timer
+	due    time.Duration // when beat should fire
+	pinged time.Duration // when the ping was due that is not answered yet, zero if none is
 }
 
 // poll is a GET that waits for something to send.
@@ -310,7 +311,8 @@ func (s *Session) tick() {
 	heard := time.Duration(s.heard.Load())
 	switch {
 	case s.pinged == 0 || heard > s.pinged:
-		s.pinged, s.pingReady = s.due+late, true
+		s.pinged = s.due + late
+		s.pingReady.Store(true)
 		s.scheduleLocked(now, s.pinged+s.srv.PingTimeout)
 	case late > 0:
 		s.pinged += late
@@ -355,11 +357,7 @@ func (s *Session) overdue() bool {
 
 // takePing reports whether a ping is to be sent, which the caller then does.
 func (s *Session) takePing() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	ready := s.pingReady
-	s.pingReady = false
-	return ready
+	return s.pingReady.Load() && s.pingReady.Swap(false)
 }
 
 // MaxPayload returns the most bytes of a message from an admitted session.

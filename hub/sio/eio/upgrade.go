@@ -152,6 +152,7 @@ func (c *conn) start(st stage) {
 	switch st {
 	case stageAttached:
 		c.hello = s.appendOpen(nil, []string{})
+		c.control.Store(true)
 		s.mu.Lock()
 		s.ws.Store(c)
 		s.mu.Unlock()
@@ -198,6 +199,7 @@ func (s *Session) probeAnswered(c *conn) {
 	c.mu.Lock()
 	c.hello = append([]byte{typePong}, probe...)
 	c.mu.Unlock()
+	c.control.Store(true)
 	s.mu.Lock()
 	s.probed = true
 	p := s.poll

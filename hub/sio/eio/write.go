@@ -81,6 +81,10 @@ func setHeader(frames []byte, start int, text bool) []byte {
 // appendControl appends what goes before all messages: the open packet or the answer to a probe, and the pong that is due. Of
 // several pings only the last is answered, as RFC 6455 section 5.5.3 allows, so that a flood of them cannot fill anything.
 func (c *conn) appendControl(dst []byte) []byte {
+	if !c.control.Load() {
+		return dst
+	}
+	c.control.Store(false) // what comes from now on is seen below, or the next time
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.hello != nil {

@@ -25,6 +25,12 @@ const maxRefused = 8
 type client struct {
 	srv     *Server
 	session *eio.Session
+	sources atomic.Pointer[[]*Socket] // sockets with a source, replaced as a whole under mu
+	waits   atomic.Bool               // queue is not empty; set under mu
+
+	// Of Next only.
+	asked   int      // the source that was asked last
+	pending [][]byte // attachments of the packet that was sent last
 
 	// Of Receive only.
 	partial  *packet // waits for attachments
@@ -34,17 +40,12 @@ type client struct {
 
 	refused int // connections to namespaces; of Receive only
 
-	pending [][]byte // attachments of the packet that was sent last; of Next only
-	asked   int      // the source that was asked last; of Next only
-
 	mu      sync.Mutex // guards the fields below
 	sockets map[string]*Socket
 	queue   []outgoing // from head on
 	head    int
 	queued  int // bytes
 	slow    bool
-
-	sources atomic.Pointer[[]*Socket] // sockets with a source, replaced as a whole under mu
 }
 
 // outgoing is a packet that waits. body is shared with other clients and never changed.
@@ -95,11 +96,15 @@ func (c *client) enqueueLocked(o outgoing) bool {
 	}
 	c.queue = append(c.queue, o)
 	c.queued += size
+	c.waits.Store(true)
 	return true
 }
 
 // dequeue returns the packet that waits longest.
 func (c *client) dequeue() (o outgoing, ok bool) {
+	if !c.waits.Load() {
+		return outgoing{}, false
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.head == len(c.queue) {
@@ -107,6 +112,7 @@ func (c *client) dequeue() (o outgoing, ok bool) {
 			c.queue = nil
 		}
 		c.queue, c.head = c.queue[:0], 0
+		c.waits.Store(false)
 		return outgoing{}, false
 	}
 	o, c.queue[c.head] = c.queue[c.head], outgoing{}
