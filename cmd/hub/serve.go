@@ -16,7 +16,6 @@ import (
 	"telemetryhub/dashboard"
 	"telemetryhub/hub/access"
 	"telemetryhub/hub/api"
-	"telemetryhub/hub/crew"
 	"telemetryhub/hub/sio"
 	"telemetryhub/hub/sio/eio"
 	"telemetryhub/hub/sio/socket"
@@ -92,19 +91,19 @@ func serve(ctx context.Context, s *serveSettings, w world) (err error) {
 	if err != nil {
 		return err
 	}
-	auth, writers := socketAuth{web, people}, crew.New()
-	devices, err := ws.NewDevices(core.Connect, auth, ws.Options{Crew: writers, Source: web.Source, Metrics: &counts.devices, Logger: log})
+	auth := socketAuth{web, people}
+	devices, err := ws.NewDevices(core.Connect, auth, ws.Options{Crew: web.Crew, Source: web.Source, Metrics: &counts.devices, Logger: log})
 	if err != nil {
 		return err
 	}
-	viewers, err := ws.NewViewers(core.Subscribe, auth, ws.Options{Crew: writers, Source: web.Source, Metrics: &counts.viewers, Logger: log})
+	viewers, err := ws.NewViewers(core.Subscribe, auth, ws.Options{Crew: web.Crew, Source: web.Source, Metrics: &counts.viewers, Logger: log})
 	if err != nil {
 		return err
 	}
 	web.Mount(devices, viewers)
 	sockets, err := sio.New(core.Subscribe, auth, sio.Options{
 		Version: version(), Client: dashboard.SocketIO(), Metrics: &counts.sio, Logger: log.With("component", "socket.io"),
-		Socket: socket.Options{Engine: eio.Options{Crew: writers, Admit: door.Admit, Source: web.Source}},
+		Socket: socket.Options{Engine: eio.Options{Crew: web.Crew, Admit: door.Admit, Source: web.Source}},
 	})
 	if err != nil {
 		return err
@@ -134,7 +133,9 @@ func serve(ctx context.Context, s *serveSettings, w world) (err error) {
 		}
 		g.Go(func() error { return serveHTTP(ctx, l, l.server(web, log), log) })
 	}
-	g.Go(func() error { return stopOrder(ctx, log, devices.Shutdown, viewers.Shutdown, sockets.Shutdown) })
+	g.Go(func() error {
+		return stopOrder(ctx, log, devices.Shutdown, viewers.Shutdown, sockets.Shutdown, web.Shutdown)
+	})
 	return g.Wait()
 }
 

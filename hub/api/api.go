@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"net/url"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -15,6 +16,7 @@ import (
 
 	"telemetryhub/hub"
 	"telemetryhub/hub/access"
+	"telemetryhub/hub/crew"
 )
 
 // Options configures an API. Hub and Access are required, everything else has a default.
@@ -55,8 +57,11 @@ type Options struct {
 	RequestTimeout time.Duration
 	// BodyTimeout is how long a client may take to send the body of a request. Zero means 10 s.
 	BodyTimeout time.Duration
-	// WriteTimeout is how long a client may leave a write of a stream waiting. Zero means 30 s.
+	// WriteTimeout is how long a client may leave a write of a stream waiting at most, and three quarters of it at least. Zero
+	// means 30 s.
 	WriteTimeout time.Duration
+	// Crew writes event streams, and is for the sockets too. Nil means a new one.
+	Crew *crew.Crew
 	// Logger receives diagnostics. Nil discards them.
 	Logger *slog.Logger
 }
@@ -82,6 +87,9 @@ func (o *Options) fill() error {
 	if o.Admit == nil {
 		o.Admit = func(*http.Request) {}
 	}
+	if o.Crew == nil {
+		o.Crew = crew.New()
+	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -89,7 +97,7 @@ func (o *Options) fill() error {
 }
 
 // API is the hub's HTTP side. It is an http.Handler for the network; see [API.Local] for the control socket. It starts no
-// goroutines and is safe for concurrent use.
+// goroutines but those of event streams, for which there is [API.Shutdown], and is safe for concurrent use.
 type API struct {
 	Options
 	log     *slog.Logger
@@ -99,6 +107,8 @@ type API struct {
 	figures *figures
 	metrics http.Handler
 	origins access.Origins
+	streams streamSet
+	rules   crew.Rules // of streams
 
 	socketIO http.Handler // nil until MountSocketIO
 }
@@ -109,6 +119,8 @@ func New(o Options) (*API, error) {
 		return nil, err
 	}
 	a := &API{Options: o, log: o.Logger.With("component", "api"), started: time.Now(), figures: newFigures()}
+	a.streams = newStreamSet()
+	a.rules = crew.Rules{Crew: o.Crew, WriteTimeout: o.WriteTimeout, CloseTimeout: closeTimeout, Written: new(atomic.Uint64)}
 	var err error
 	public := ""
 	if o.PublicURL != nil {

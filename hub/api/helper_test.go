@@ -83,6 +83,9 @@ func newRig(t testing.TB, change ...func(*parts)) *rig {
 		r.server.Close()
 		http.DefaultTransport.(*http.Transport).CloseIdleConnections()
 		r.stop()
+		if err := a.Shutdown(context.Background()); err != nil {
+			t.Error(err)
+		}
 	})
 	return r
 }

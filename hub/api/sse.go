@@ -3,7 +3,6 @@ package api
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"net/http"
 	"net/url"
@@ -12,14 +11,14 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"telemetryhub/device/wire"
 	"telemetryhub/hub"
 	"telemetryhub/hub/access"
+	"telemetryhub/hub/crew"
 )
 
-// maxEvents is how much is gathered before it is sent.
+// maxEvents is how much of an answer to a poll is gathered before it is sent.
 const maxEvents = 64 << 10
 
 // farewell says why a stream ends. Clients of EventSource come back by themselves unless they are told otherwise.
@@ -28,7 +27,7 @@ type farewell struct {
 	Reason string         `json:"reason"`
 }
 
-// eventPeer is an event stream as the hub sees it.
+// eventPeer is a poll as the hub sees it.
 type eventPeer struct {
 	wake chan struct{} // holds one element while there may be something to write, or it has ended
 
@@ -60,94 +59,50 @@ func (p *eventPeer) Close(code wire.CloseCode, reason string) {
 
 // events answers GET /api/v1/live/sse.
 func (a *API) events(w http.ResponseWriter, r *http.Request) {
-	ctx, id := r.Context(), who(r.Context()).id
 	if r.Method == http.MethodHead {
 		w.Header().Set("Content-Type", "text/event-stream")
 		return
 	}
+	if err := a.beginEvents(w, r); err != nil {
+		writeProblem(w, a.outward(r.Context(), err))
+	}
+}
+
+// beginEvents begins a stream. It returns an error as long as nothing was answered.
+func (a *API) beginEvents(w http.ResponseWriter, r *http.Request) (err error) {
+	id := who(r.Context()).id
 	sub, _, err := newSubscription(r, id, eventQuery)
 	if err != nil {
-		writeProblem(w, a.outward(ctx, err))
-		return
+		return err
 	}
 	if last := r.Header.Get("Last-Event-ID"); last != "" {
 		sub.After = last
 	}
 	sub.Greet = true
-	peer := newEventPeer()
-	viewer, reset, err := a.subscribe(ctx, sub, peer) // EventSource would ask for the same again for ever
+	s := a.newEventStream()
+	if err := a.streams.enter(); err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			a.streams.leave()
+		}
+	}()
+	viewer, reset, err := a.subscribe(r.Context(), sub, s) // EventSource would ask for the same again for ever
 	if err != nil {
-		writeProblem(w, a.outward(ctx, err))
-		return
+		return err
 	}
-	defer viewer.End()
-	stop := a.Access.Watch(id, func(why access.Reason) { peer.Close(closeOf(why)) })
-	defer stop()
-
-	s := &stream{ctx: ctx, w: w, ctl: http.NewResponseController(w), timeout: a.WriteTimeout, contentType: "text/event-stream"}
-	w.Header().Set("X-Accel-Buffering", "no") // nginx would gather events otherwise
-	s.buf = append(s.buf, "retry: 2000\n\n"...)
-	if reset {
-		s.buf = appendEvent(s.buf, "reset", "", []byte(`{"reason":"what came after the last event is not known any more: a snapshot follows"}`))
+	s.viewer = viewer
+	raw, early, err := crew.Hijack(w)
+	if err != nil {
+		viewer.End()
+		return faultf(http.StatusInternalServerError, "The hub cannot send events over a connection of this kind: poll instead.")
 	}
-	a.follow(ctx, s, viewer, peer)
-}
-
-// follow writes frames until the stream ends.
-func (a *API) follow(ctx context.Context, s *stream, viewer *hub.Viewer, peer *eventPeer) {
-	// One channel to wait for costs a third of what four do.
-	var due atomic.Bool
-	beat := time.AfterFunc(a.Heartbeat, func() {
-		due.Store(true)
-		peer.Wake()
-	})
-	defer beat.Stop()
-	defer context.AfterFunc(ctx, peer.Wake)()
-	var frame []byte
-	for {
-		ended := peer.ended.Load()
-		for len(s.buf) < maxEvents {
-			var (
-				token string
-				ok    bool
-			)
-			if frame, token, ok = viewer.Next(frame[:0]); !ok {
-				break
-			}
-			s.buf = appendEvent(s.buf, "", token, frame)
-		}
-		again := len(s.buf) >= maxEvents
-		if ended {
-			bye, err := json.Marshal(peer.bye)
-			if err == nil {
-				s.buf = appendEvent(s.buf, "bye", "", bye)
-				s.flush()
-			}
-			return
-		}
-		if due.Swap(false) {
-			s.buf = append(s.buf, ":\n\n"...)
-			beat.Reset(a.Heartbeat)
-		}
-		if len(s.buf) > 0 {
-			if s.flush(); s.err != nil {
-				return
-			}
-		}
-		if again {
-			peer.Wake()
-		}
-		if <-peer.wake; ctx.Err() != nil {
-			return
-		}
-	}
-}
-
-// flush sends what there is, now.
-func (s *stream) flush() {
-	if s.send(); s.err == nil {
-		s.err = s.ctl.Flush()
-	}
+	s.Raw, s.chatter = raw, s.chatter-len(early)
+	s.answer(r, w.Header(), reset)
+	s.unwatch = a.Access.Watch(id, func(why access.Reason) { s.Close(closeOf(why)) })
+	s.start()
+	return nil
 }
 
 // appendEvent writes one event (WHATWG HTML, server-sent events). Data of several lines is sent as several fields.
@@ -175,7 +130,7 @@ func closeOf(why access.Reason) (wire.CloseCode, string) {
 var eventQuery = []string{"devices", "metrics", "mode", "after", "tick"}
 
 // subscribe begins a subscription, and with a snapshot where it cannot resume.
-func (a *API) subscribe(ctx context.Context, sub hub.Subscription, peer *eventPeer) (v *hub.Viewer, reset bool, err error) {
+func (a *API) subscribe(ctx context.Context, sub hub.Subscription, peer hub.Peer) (v *hub.Viewer, reset bool, err error) {
 	v, err = a.Hub.Subscribe(ctx, sub, peer)
 	if reset = errors.Is(err, hub.ErrResume); reset {
 		sub.After = ""

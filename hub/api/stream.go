@@ -56,6 +56,13 @@ func (s *stream) send() {
 	s.buf = s.buf[:0]
 }
 
+// flush sends what there is, now.
+func (s *stream) flush() {
+	if s.send(); s.err == nil {
+		s.err = s.ctl.Flush()
+	}
+}
+
 func (s *stream) begin() {
 	s.begun = true
 	h := s.w.Header()

@@ -134,6 +134,9 @@ func (r *rig) start() {
 		if err := viewers.Shutdown(context.Background()); err != nil {
 			r.t.Errorf("viewers: %v", err)
 		}
+		if err := a.Shutdown(context.Background()); err != nil {
+			r.t.Errorf("event streams: %v", err)
+		}
 	})
 }
 

@@ -1,0 +1,312 @@
+package api
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"runtime/debug"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"telemetryhub/device/wire"
+	"telemetryhub/hub"
+	"telemetryhub/hub/crew"
+)
+
+const (
+	// closeTimeout is how long a client may take to read the last of an event stream.
+	closeTimeout = 2 * time.Second
+	// maxChatter is how much a client may send behind its request, where nothing is expected.
+	maxChatter = 4 << 10
+)
+
+// eventStream is a connection that events are sent over, and the Peer of the hub. It is taken from net/http once the request is
+// found good, so that an idle one is nothing but a goroutine that reads and a timer.
+type eventStream struct {
+	crew.Outlet
+
+	// The writer's own.
+	viewer  *hub.Viewer
+	chunked bool
+	failed  bool   // the viewer panicked: it is not asked any more
+	head    []byte // of the answer, with the first events; nil once it is sent
+
+	beatDue atomic.Bool
+	started atomic.Bool // it is complete
+	ended   sync.Once
+	bye     farewell // set before the outlet is ending
+
+	api     *API
+	beat    *time.Timer
+	unwatch func() // ends the watch over the identity
+
+	// The reader's own.
+	chatter int // what the client may still send
+	bin     [64]byte
+}
+
+var _ crew.Source = (*eventStream)(nil)
+
+func (a *API) newEventStream() *eventStream {
+	s := &eventStream{api: a, chatter: maxChatter}
+	s.Init(&a.rules, s)
+	return s
+}
+
+// answer prepares the head of the answer and the first events. An answer in chunks lets everybody in between tell its end from a
+// broken connection.
+func (s *eventStream) answer(r *http.Request, h http.Header, reset bool) {
+	s.chunked = r.ProtoAtLeast(1, 1)
+	h.Set("Content-Type", "text/event-stream")
+	h.Set("X-Accel-Buffering", "no") // nginx would gather events otherwise
+	h.Set("Connection", "close")
+	h.Set("Date", time.Now().UTC().Format(http.TimeFormat))
+	head := bytes.NewBufferString("HTTP/1.0 200 OK\r\n")
+	if s.chunked {
+		h.Set("Transfer-Encoding", "chunked")
+		head = bytes.NewBufferString("HTTP/1.1 200 OK\r\n")
+	}
+	_ = h.Write(head) // a buffer takes everything
+	head.WriteString("\r\n")
+	dst, at := s.openChunk(head.Bytes())
+	dst = append(dst, "retry: 2000\n\n"...)
+	if reset {
+		dst = appendEvent(dst, "reset", "", []byte(`{"reason":"what came after the last event is not known any more: a snapshot follows"}`))
+	}
+	s.head = s.closeChunk(dst, at)
+}
+
+// start lets a stream go that is complete.
+func (s *eventStream) start() {
+	s.beat = time.AfterFunc(s.api.Heartbeat, func() {
+		s.beatDue.Store(true)
+		s.Wake()
+	})
+	s.api.streams.add(s)
+	s.started.Store(true)
+	if s.Ending() {
+		s.Hurry()
+	}
+	s.Wake()
+	s.Release()
+	// The request, its buffers and this stack are free as soon as the handler has returned. The stream needs none of it.
+	go s.read()
+}
+
+// Close ends the stream with a farewell.
+func (s *eventStream) Close(code wire.CloseCode, reason string) {
+	s.ended.Do(func() {
+		s.bye = farewell{code, reason}
+		s.End()
+		if s.started.Load() {
+			s.Hurry()
+		}
+	})
+}
+
+// Fill appends events.
+func (s *eventStream) Fill(dst []byte) (out []byte, more bool) {
+	if s.failed {
+		return dst, false
+	}
+	defer s.recovered()
+	if s.head != nil {
+		dst = append(dst, s.head...)
+		s.head = nil
+	}
+	out, at := s.openChunk(dst)
+	if s.beatDue.Swap(false) {
+		out = append(out, ":\n\n"...)
+		s.beat.Reset(s.api.Heartbeat)
+	}
+	for more = true; more && len(out) < crew.Gather; {
+		out, more = s.appendNext(out)
+	}
+	return s.closeChunk(out, at), more
+}
+
+// appendNext appends the next frame of the viewer as an event. It is copied once, from where the hub has it.
+func (s *eventStream) appendNext(dst []byte) ([]byte, bool) {
+	start := len(dst)
+	dst = append(dst, "data: "...)
+	body := len(dst)
+	dst, token, ok := s.viewer.Next(dst)
+	if !ok {
+		return dst[:start], false
+	}
+	if bytes.IndexByte(dst[body:], '\n') >= 0 {
+		return appendEvent(dst[:start], "", token, bytes.Clone(dst[body:])), true
+	}
+	if token != "" {
+		dst = append(append(dst, "\nid: "...), token...)
+	}
+	return append(dst, "\n\n"...), true
+}
+
+// Last appends the farewell.
+func (s *eventStream) Last(dst []byte) []byte {
+	if s.failed {
+		return dst
+	}
+	bye, _ := json.Marshal(s.bye) // always marshals
+	dst, at := s.openChunk(dst)
+	dst = s.closeChunk(appendEvent(dst, "bye", "", bye), at)
+	if s.chunked {
+		dst = append(dst, "0\r\n\r\n"...)
+	}
+	return dst
+}
+
+// recovered is deferred around all that the viewer does: a panic breaks the one stream, so that nobody takes what has arrived
+// for the whole.
+func (s *eventStream) recovered() {
+	if v := recover(); v != nil {
+		s.failed = true
+		s.api.log.Error("event stream panicked", "panic", v, "stack", string(debug.Stack()))
+		s.Kill()
+	}
+}
+
+// chunkHead is the room for the size of a chunk and the line end after it.
+const chunkHead = 10
+
+// openChunk makes room for the size of a chunk (RFC 9112 section 7.1), which begins at the place that it returns.
+func (s *eventStream) openChunk(dst []byte) ([]byte, int) {
+	if !s.chunked {
+		return dst, len(dst)
+	}
+	return append(dst, "0000000000"[:chunkHead]...), len(dst)
+}
+
+// closeChunk completes the chunk. One that holds nothing is taken back, as it would be the last one.
+func (s *eventStream) closeChunk(dst []byte, at int) []byte {
+	if !s.chunked {
+		return dst
+	}
+	body := dst[at+chunkHead:]
+	if len(body) == 0 {
+		return dst[:at]
+	}
+	dst = append(strconv.AppendUint(dst[:at], uint64(len(body)), 16), "\r\n"...)
+	return append(append(dst, body...), "\r\n"...)
+}
+
+// read waits until the client leaves or the stream ends. Its stack stays with an idle stream.
+func (s *eventStream) read() {
+	for s.chatter > 0 {
+		n, err := s.Raw.Read(s.bin[:])
+		if err != nil {
+			s.finish(errors.Is(err, os.ErrDeadlineExceeded))
+			return
+		}
+		s.chatter -= n
+	}
+	s.finish(false)
+}
+
+// finish takes the stream down. orderly says that the client may be there to read the last of it.
+func (s *eventStream) finish(orderly bool) {
+	a := s.api
+	defer a.streams.drop(s)
+	if !orderly {
+		s.Kill() // a writer that waits for this client need not wait any longer
+	}
+	s.unwatch()
+	s.Stop()
+	s.beat.Stop()
+	s.viewer.End()
+	if orderly {
+		s.Linger()
+	}
+	s.Kill()
+	a.figures.request(eventsPattern, http.MethodGet, http.StatusOK)
+}
+
+// eventsPattern is the route of event streams.
+const eventsPattern = "GET /api/v1/live/sse"
+
+// streamSet holds the event streams that there are, which net/http does not know of.
+type streamSet struct {
+	empty chan struct{} // closed when none is left while draining
+
+	mu       sync.Mutex // guards the fields below
+	open     map[*eventStream]struct{}
+	places   int  // of streams, and of requests for one
+	draining bool // nobody new
+	cutting  bool // those that are left
+}
+
+func newStreamSet() streamSet {
+	return streamSet{open: map[*eventStream]struct{}{}, empty: make(chan struct{})}
+}
+
+// enter takes a place for a stream. Whoever got one gives it back by leave.
+func (x *streamSet) enter() error {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.draining {
+		return hub.ErrDraining
+	}
+	x.places++
+	return nil
+}
+
+func (x *streamSet) leave() {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.leaveLocked(1)
+}
+
+func (x *streamSet) leaveLocked(n int) {
+	x.places -= n
+	if x.draining && x.places == 0 {
+		close(x.empty)
+	}
+}
+
+func (x *streamSet) add(s *eventStream) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.open[s] = struct{}{}; x.cutting {
+		s.Kill()
+	}
+}
+
+func (x *streamSet) drop(s *eventStream) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	delete(x.open, s)
+	x.leaveLocked(1)
+}
+
+// Shutdown refuses event streams from now on and returns when none is left. The hub must end them, which also tells clients when
+// to come back. When ctx ends, what is left is cut, and Shutdown returns an error that says how many there were.
+func (a *API) Shutdown(ctx context.Context) error {
+	x := &a.streams
+	x.mu.Lock()
+	if !x.draining {
+		x.draining = true
+		x.leaveLocked(0)
+	}
+	x.mu.Unlock()
+	select {
+	case <-x.empty:
+		return nil
+	case <-ctx.Done():
+	}
+	x.mu.Lock()
+	x.cutting = true
+	cut := len(x.open)
+	for s := range x.open {
+		s.Kill()
+	}
+	x.mu.Unlock()
+	<-x.empty
+	return fmt.Errorf("stop in order: %w: %d event streams were cut", context.Cause(ctx), cut)
+}
