@@ -228,12 +228,25 @@ func TestStoppingTellsEverybodyInOrder(t *testing.T) {
 	for text := ""; !strings.Contains(text, "21.25"); {
 		text = readFrame(t, live)
 	}
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, p.url()+"/api/v1/live/sse", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Authorization", "Bearer "+viewer)
+	events, err := http.DefaultTransport.RoundTrip(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer events.Body.Close()
 	began := time.Now()
 	if code := p.stop(); code != exitOK {
 		t.Errorf("the hub ended with %d:\n%s", code, p.err)
 	}
 	if d := time.Since(began); d > 9*time.Second {
 		t.Errorf("it took %s", d)
+	}
+	if text, err := io.ReadAll(events.Body); err != nil || !strings.Contains(string(text), "event: bye\ndata: {\"code\":4002") {
+		t.Errorf("the event stream ended with %q, %v", text, err)
 	}
 	for name, conn := range map[string]net.Conn{"device": device, "viewer": live} {
 		last := ""
