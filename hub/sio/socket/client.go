@@ -25,8 +25,8 @@ const maxRefused = 8
 type client struct {
 	srv     *Server
 	session *eio.Session
-	sources atomic.Pointer[[]*Socket] // sockets with a source, replaced as a whole under mu
-	waits   atomic.Bool               // queue is not empty; set under mu
+	sources atomic.Pointer[sourceList] // replaced as a whole under mu
+	waits   atomic.Bool                // queue is not empty; set under mu
 
 	// Of Next only.
 	asked   int      // the source that was asked last
@@ -46,6 +46,22 @@ type client struct {
 	head    int
 	queued  int // bytes
 	slow    bool
+}
+
+// sourceList holds the sockets of a client that have a source. It is never changed. The only one that most clients have is in the
+// list itself, as each step to another place in memory costs as much as all that is done there.
+type sourceList struct {
+	list []*Socket
+	one  [1]*Socket
+}
+
+func newSourceList(sockets []*Socket) *sourceList {
+	l := &sourceList{list: sockets}
+	if len(sockets) == 1 {
+		l.one[0] = sockets[0]
+		l.list = l.one[:]
+	}
+	return l
 }
 
 // outgoing is a packet that waits. body is shared with other clients and never changed.
@@ -145,9 +161,9 @@ func (c *client) Next(dst []byte) (msg []byte, text, ok bool) {
 	if sources == nil {
 		return dst, true, false
 	}
-	for range *sources { // each in turn
+	for range sources.list { // each in turn
 		c.asked++
-		s := (*sources)[c.asked%len(*sources)]
+		s := sources.list[c.asked%len(sources.list)]
 		if dst, ok = s.space.handler.Next(s, dst); ok {
 			return dst, true, true
 		}
@@ -302,9 +318,9 @@ func (c *client) addSource(s *Socket) {
 	c.mu.Lock()
 	sources := []*Socket{s}
 	if old := c.sources.Load(); old != nil {
-		sources = append(sources, *old...)
+		sources = append(sources, old.list...)
 	}
-	c.sources.Store(&sources)
+	c.sources.Store(newSourceList(sources))
 	c.mu.Unlock()
 	c.session.Wake()
 }
@@ -320,14 +336,14 @@ func (c *client) leave(s *Socket, broken bool) {
 	last := len(c.sockets) == 0
 	if old := c.sources.Load(); old != nil {
 		var left []*Socket
-		for _, o := range *old {
+		for _, o := range old.list {
 			if o != s {
 				left = append(left, o)
 			}
 		}
 		c.sources.Store(nil)
 		if len(left) > 0 {
-			c.sources.Store(&left)
+			c.sources.Store(newSourceList(left))
 		}
 	}
 	c.mu.Unlock()

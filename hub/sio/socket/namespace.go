@@ -41,7 +41,7 @@ func newNamespace(s *Server, name string, h Handler) *Namespace {
 }
 
 func (n *Namespace) newSocket(c *client, auth json.RawMessage) *Socket {
-	s := &Socket{space: n, client: c, id: newID()}
+	s := &Socket{space: n, client: c, session: c.session, id: newID()}
 	if n.handler.Recover {
 		s.pid, s.presented = newID(), readPresented(auth)
 	}

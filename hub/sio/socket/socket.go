@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"telemetryhub/hub/access"
+	"telemetryhub/hub/sio/eio"
 )
 
 // maxAcks is the most acks that may be due from a socket.
@@ -28,9 +29,10 @@ type Socket struct {
 	// State is the handler's own. It is set in Connect at the latest.
 	State any
 
-	space  *Namespace
-	client *client
-	sent   atomic.Uint64 // number of the last emit that was sent
+	space   *Namespace
+	client  *client
+	session *eio.Session  // of the client
+	sent    atomic.Uint64 // number of the last emit that was sent
 
 	// Set while Connect runs, then never changed.
 	id        string
@@ -72,7 +74,7 @@ func (s *Socket) Remote() string { return s.client.session.Remote() }
 func (s *Socket) Transport() string { return s.client.session.Transport() }
 
 // Wake has the source of the socket asked.
-func (s *Socket) Wake() { s.client.session.Wake() }
+func (s *Socket) Wake() { s.session.Wake() }
 
 // Close breaks the connection, so that the client comes back by itself.
 func (s *Socket) Close(code uint16, reason string) { s.client.session.Close(code, reason) }
