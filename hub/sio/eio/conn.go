@@ -30,6 +30,9 @@ type conn struct {
 	crew.Outlet
 	srv     *Server
 	session *Session
+	stage   atomic.Int32 // a stage
+	control atomic.Bool  // hello or a pong may be due
+	started atomic.Bool  // Raw is there, and the reader and the writer run
 	ws      *gws.Conn
 
 	// The reader's own.
@@ -37,10 +40,6 @@ type conn struct {
 	early  []byte // what the client sent right behind its request
 	halted bool   // the guard allows no more
 	broken bool   // raw failed: there is nobody to send a close frame to
-
-	stage   atomic.Int32 // a stage
-	control atomic.Bool  // hello or a pong may be due
-	started atomic.Bool  // Raw is there, and the reader and the writer run
 
 	mu      sync.Mutex // guards the fields below; never held during I/O
 	code    uint16     // it and reason stay once the outlet is ending

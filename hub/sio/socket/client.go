@@ -25,8 +25,9 @@ const maxRefused = 8
 type client struct {
 	srv     *Server
 	session *eio.Session
-	sources atomic.Pointer[sourceList] // replaced as a whole under mu
-	waits   atomic.Bool                // queue is not empty; set under mu
+	only    atomic.Pointer[Socket]    // the one in sources if there is one: it saves steps to other places in memory
+	sources atomic.Pointer[[]*Socket] // those with a source, replaced as a whole under mu
+	waits   atomic.Bool               // queue is not empty; set under mu
 
 	// Of Next only.
 	asked   int      // the source that was asked last
@@ -46,22 +47,6 @@ type client struct {
 	head    int
 	queued  int // bytes
 	slow    bool
-}
-
-// sourceList holds the sockets of a client that have a source. It is never changed. The only one that most clients have is in the
-// list itself, as each step to another place in memory costs as much as all that is done there.
-type sourceList struct {
-	list []*Socket
-	one  [1]*Socket
-}
-
-func newSourceList(sockets []*Socket) *sourceList {
-	l := &sourceList{list: sockets}
-	if len(sockets) == 1 {
-		l.one[0] = sockets[0]
-		l.list = l.one[:]
-	}
-	return l
 }
 
 // outgoing is a packet that waits. body is shared with other clients and never changed.
@@ -157,13 +142,17 @@ func (c *client) Next(dst []byte) (msg []byte, text, ok bool) {
 		c.pending = o.attachments
 		return dst, true, true
 	}
+	if s := c.only.Load(); s != nil {
+		dst, ok = s.space.handler.Next(s, dst)
+		return dst, true, ok
+	}
 	sources := c.sources.Load()
 	if sources == nil {
 		return dst, true, false
 	}
-	for range sources.list { // each in turn
+	for range *sources { // each in turn
 		c.asked++
-		s := sources.list[c.asked%len(sources.list)]
+		s := (*sources)[c.asked%len(*sources)]
 		if dst, ok = s.space.handler.Next(s, dst); ok {
 			return dst, true, true
 		}
@@ -318,11 +307,26 @@ func (c *client) addSource(s *Socket) {
 	c.mu.Lock()
 	sources := []*Socket{s}
 	if old := c.sources.Load(); old != nil {
-		sources = append(sources, old.list...)
+		sources = append(sources, *old...)
 	}
-	c.sources.Store(newSourceList(sources))
+	c.setSourcesLocked(sources)
 	c.mu.Unlock()
 	c.session.Wake()
+}
+
+// setSourcesLocked leaves no moment at which a source that stays is not found, as it would not be asked then.
+func (c *client) setSourcesLocked(list []*Socket) {
+	switch len(list) {
+	case 0:
+		c.sources.Store(nil)
+		c.only.Store(nil)
+	case 1:
+		c.sources.Store(&list)
+		c.only.Store(list[0])
+	default:
+		c.sources.Store(&list)
+		c.only.Store(nil)
+	}
 }
 
 // leave ends a socket of the client. It may come back if its connection broke.
@@ -336,15 +340,12 @@ func (c *client) leave(s *Socket, broken bool) {
 	last := len(c.sockets) == 0
 	if old := c.sources.Load(); old != nil {
 		var left []*Socket
-		for _, o := range old.list {
+		for _, o := range *old {
 			if o != s {
 				left = append(left, o)
 			}
 		}
-		c.sources.Store(nil)
-		if len(left) > 0 {
-			c.sources.Store(newSourceList(left))
-		}
+		c.setSourcesLocked(left)
 	}
 	c.mu.Unlock()
 	if last && !broken {
