@@ -33,19 +33,19 @@ type conn struct {
 	stage   atomic.Int32 // a stage
 	control atomic.Bool  // hello or a pong may be due
 	started atomic.Bool  // Raw is there, and the reader and the writer run
-	ws      *gws.Conn
 
 	// The reader's own.
+	halted bool // the guard allows no more
+	broken bool // Raw failed: there is nobody to send a close frame to
+	ws     *gws.Conn
 	guard  guard
 	early  []byte // what the client sent right behind its request
-	halted bool   // the guard allows no more
-	broken bool   // raw failed: there is nobody to send a close frame to
 
 	mu      sync.Mutex // guards the fields below; never held during I/O
-	code    uint16     // it and reason stay once the outlet is ending
+	pongDue bool
+	code    uint16 // it and reason stay once the outlet is ending
 	reason  string
 	hello   []byte // a text to be sent before all else
-	pongDue bool
 	pong    []byte // payload of the pong that is due
 }
 

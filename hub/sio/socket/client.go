@@ -30,7 +30,7 @@ type client struct {
 	waits   atomic.Bool               // queue is not empty; set under mu
 
 	// Of Next only.
-	asked   int      // the source that was asked last
+	asked   uint32   // the source that was asked last
 	pending [][]byte // attachments of the packet that was sent last
 
 	// Of Receive only.
@@ -39,14 +39,14 @@ type client struct {
 	gathered [][]byte
 	bytes    int
 
-	refused int // connections to namespaces; of Receive only
-
 	mu      sync.Mutex // guards the fields below
 	sockets map[string]*Socket
 	queue   []outgoing // from head on
 	head    int
 	queued  int // bytes
 	slow    bool
+
+	refused uint8 // connections to namespaces; of Receive only
 }
 
 // outgoing is a packet that waits. body is shared with other clients and never changed.
@@ -152,7 +152,7 @@ func (c *client) Next(dst []byte) (msg []byte, text, ok bool) {
 	}
 	for range *sources { // each in turn
 		c.asked++
-		s := (*sources)[c.asked%len(*sources)]
+		s := (*sources)[c.asked%uint32(len(*sources))]
 		if dst, ok = s.space.handler.Next(s, dst); ok {
 			return dst, true, true
 		}

@@ -79,7 +79,7 @@ func (s *Socket) Recovered(owner string) (before any, ok bool) {
 		s.presented.n = 0
 		return nil, false
 	}
-	s.id, s.pid, s.recovered = old.id, old.pid, true
+	s.id, s.pid = old.id, old.pid
 	s.emitted, s.emits, s.times, s.bytes = old.emitted, old.emits, old.times, old.bytes
 	for i := range s.emits {
 		s.emits[i].socket = s

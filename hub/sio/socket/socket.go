@@ -39,7 +39,6 @@ type Socket struct {
 	pid       string
 	owner     string
 	presented presented
-	recovered bool
 
 	memory // guarded by Namespace.mu
 
