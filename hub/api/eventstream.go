@@ -225,11 +225,8 @@ func (s *eventStream) finish(orderly bool) {
 		s.Linger()
 	}
 	s.Kill()
-	a.figures.request(eventsPattern, http.MethodGet, http.StatusOK)
+	a.figures.request("GET /api/v1/live/sse", http.MethodGet, http.StatusOK)
 }
-
-// eventsPattern is the route of event streams.
-const eventsPattern = "GET /api/v1/live/sse"
 
 // streamSet holds the event streams that there are, which net/http does not know of.
 type streamSet struct {

@@ -69,7 +69,7 @@ func (a *API) events(w http.ResponseWriter, r *http.Request) {
 }
 
 // beginEvents begins a stream. It returns an error as long as nothing was answered.
-func (a *API) beginEvents(w http.ResponseWriter, r *http.Request) (err error) {
+func (a *API) beginEvents(w http.ResponseWriter, r *http.Request) error {
 	id := who(r.Context()).id
 	sub, _, err := newSubscription(r, id, eventQuery)
 	if err != nil {
@@ -83,8 +83,9 @@ func (a *API) beginEvents(w http.ResponseWriter, r *http.Request) (err error) {
 	if err := a.streams.enter(); err != nil {
 		return err
 	}
+	begun := false
 	defer func() {
-		if err != nil {
+		if !begun {
 			a.streams.leave()
 		}
 	}()
@@ -101,6 +102,7 @@ func (a *API) beginEvents(w http.ResponseWriter, r *http.Request) (err error) {
 	s.Raw, s.chatter = raw, s.chatter-len(early)
 	s.answer(r, w.Header(), reset)
 	s.unwatch = a.Access.Watch(id, func(why access.Reason) { s.Close(closeOf(why)) })
+	begun = true
 	s.start()
 	return nil
 }

@@ -119,9 +119,11 @@ func (q *queue) fill(dst []byte) ([]byte, bool) {
 func TestNoWakeUpIsLost(t *testing.T) {
 	r := rules()
 	var running sync.WaitGroup
-	for range 20 {
+	all := make([]*source, 20)
+	for i := range all {
 		var q queue
 		s := &source{fill: q.fill}
+		all[i] = s
 		theirs := connect(t, r, s)
 		s.Release()
 		running.Go(func() {
@@ -133,6 +135,9 @@ func TestNoWakeUpIsLost(t *testing.T) {
 		running.Go(func() { want(t, theirs, strings.Repeat("x", 1000)) })
 	}
 	running.Wait()
+	for _, s := range all {
+		s.stop()
+	}
 	if n := r.Written.Load(); n != 20_000 {
 		t.Errorf("%d bytes were counted", n)
 	}
