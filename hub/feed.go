@@ -121,7 +121,6 @@ type Viewer struct {
 	place int
 
 	mu         sync.Mutex // guards the fields below, and at while the viewer is not armed
-	sub        Subscription
 	view       *view
 	at         spot      // up to here everything was sent
 	shown      spot      // it may have seen the state of then, which is later than where it begins
@@ -229,8 +228,8 @@ func (v *Viewer) start(s Subscription) error {
 	if v.view != nil {
 		v.view.leave(v)
 	}
-	v.sub, v.err, v.shown = s, nil, spot{}
-	v.view = v.hub.join(v, &v.sub)
+	v.err, v.shown = nil, spot{}
+	v.view = v.hub.join(v, &s)
 	v.snapshot = nil
 	switch {
 	case s.After == "":

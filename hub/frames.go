@@ -39,7 +39,7 @@ func (v *Viewer) Next(dst []byte) (frame []byte, resume string, ok bool) {
 			return dst, "", false
 		case v.greet:
 			v.greet = false
-			return v.hub.appendWelcome(dst, v.sub.Format), "", true
+			return v.hub.appendWelcome(dst, v.view.key.format), "", true
 		case v.snapshot != nil:
 			return v.nextSnapshot(dst)
 		}
@@ -50,7 +50,7 @@ func (v *Viewer) Next(dst []byte) (frame []byte, resume string, ok bool) {
 		case atEnd:
 			return dst, "", false
 		}
-		if v.sub.Mode == Latest {
+		if v.view.key.mode == Latest {
 			body := dst
 			to, ok := v.view.appendChanges(&body, v.at.mark())
 			v.at = to.spot()
@@ -130,7 +130,7 @@ func (v *Viewer) nextSnapshot(dst []byte) ([]byte, string, bool) {
 	if s.resume {
 		kind = "changes"
 	}
-	e := newEncoder(dst, v.sub.Format)
+	e := newEncoder(dst, w.key.format)
 	e.frame(kind)
 	e.key("now")
 	e.int(time.Now().UnixMilli())

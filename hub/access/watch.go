@@ -1,9 +1,6 @@
 package access
 
-import (
-	"sync"
-	"time"
-)
+import "time"
 
 // Reason says why an identity is no longer what it was.
 type Reason string
@@ -32,6 +29,7 @@ func (x watchIndex) add(w *watch) {
 	x[w.credential] = w
 }
 
+// drop removes a watch. One that was removed or taken already is left alone.
 func (x watchIndex) drop(w *watch) {
 	switch {
 	case w.prev != nil:
@@ -41,7 +39,7 @@ func (x watchIndex) drop(w *watch) {
 	case x[w.credential] == w:
 		delete(x, w.credential)
 	default:
-		return // taken already
+		return
 	}
 	if w.next != nil {
 		w.next.prev = w.prev
@@ -96,11 +94,11 @@ func (r *Registry) Watch(id Identity, ended func(Reason)) (stop func()) {
 	if soon {
 		r.hurry()
 	}
-	return sync.OnceFunc(func() {
+	return func() {
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		r.watches.drop(w)
-	})
+	}
 }
 
 // changedLocked says why the identity is no longer what it was, or nothing if it still is.

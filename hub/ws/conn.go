@@ -21,14 +21,14 @@ import (
 // anything.
 const (
 	readBuffer       = 1024
-	viewerReadBuffer = 256
+	viewerReadBuffer = 64
 )
 
 // stream is what stands behind a connection: the session of a device, or the subscription of a viewer.
 type stream interface {
 	// receive takes one message. The read loop calls it, and it may block. The frame is not kept. A violation ends the
 	// connection.
-	receive(ctx context.Context, text bool, frame []byte) violation
+	receive(text bool, frame []byte) violation
 	// next appends the next message to dst and tells its form; false if there is nothing now. Only the writer calls it.
 	next(dst []byte) (frame []byte, text, ok bool)
 	// alive is told of every ping and pong.
@@ -44,16 +44,11 @@ type conn struct {
 	srv    *server
 	ws     *gws.Conn
 	stream stream
-	remote string
 	name   string // of the identity, for logs
-
-	// ctx is cancelled when the connection is about to end. It stands here because gws hands on nothing but its connection.
-	ctx    context.Context
-	cancel context.CancelFunc
 
 	// The reader's own.
 	guard   guard
-	early   []byte // what the peer sent right behind its request
+	early   *[]byte // what the peer sent right behind its request, nil once that was read
 	halted  bool   // the guard allows no more
 	broken  bool   // raw failed: there is nobody to send a close frame to
 	unwatch func() // ends the watch over the identity
@@ -69,12 +64,12 @@ type conn struct {
 
 	failed atomic.Bool // something of this connection panicked: the stream is not asked any more
 
-	mu      sync.Mutex     // guards the fields below; never held during I/O
-	code    wire.CloseCode // it and reason stay once the outlet is ending
-	reason  string
-	pingDue bool
-	pongDue bool
-	pong    []byte // payload of the pong that is due
+	mu        sync.Mutex     // guards the fields below; never held during I/O
+	code      wire.CloseCode // it and reason stay once the outlet is ending
+	pingDue   bool
+	reason    string
+	interrupt context.CancelFunc // ends the context of life, nil if there is none
+	pong      *[]byte            // payload of the pong that is due, nil if none is
 }
 
 // Close ends the connection with a close frame. What the stream has ready still goes out before it, as far as there is
@@ -99,15 +94,42 @@ func (c *conn) setEnding(code wire.CloseCode, reason string) bool {
 	return true
 }
 
+// life returns a context that ends when the connection is about to end. It is asked for once.
+func (c *conn) life() context.Context {
+	// That of the request ends with its handler.
+	ctx, cancel := context.WithCancel(context.Background())
+	c.mu.Lock()
+	c.interrupt = cancel
+	c.mu.Unlock()
+	if c.Ending() {
+		cancel()
+	}
+	return ctx
+}
+
+// cancel ends the context of life.
+func (c *conn) cancel() {
+	c.mu.Lock()
+	cancel := c.interrupt
+	c.mu.Unlock()
+	if cancel != nil {
+		cancel()
+	}
+}
+
+// remote returns the address of the peer, for logs.
+func (c *conn) remote() string { return c.Raw.RemoteAddr().String() }
+
 // beginning makes the stream of a connection that was upgraded. A violation closes the connection at once.
 type beginning func(*conn, access.Identity, wire.Format) (stream, violation)
 
 func (s *server) newConn(raw net.Conn, early []byte) *conn {
-	c := &conn{srv: s, early: early, stream: silence{}, guard: guard{max: uint64(s.maxFrame)}}
+	c := &conn{srv: s, stream: silence{}}
 	c.Init(&s.rules, c)
 	c.Raw = raw
-	// The life of a connection is not that of the request, whose context ends with the handler.
-	c.ctx, c.cancel = context.WithCancel(context.Background())
+	if len(early) > 0 {
+		c.early = &early
+	}
 	return c
 }
 
@@ -130,14 +152,20 @@ func (c *conn) answer(o offer) error {
 	return err
 }
 
-// run is the life of the connection. It returns when nothing of it is left.
-func (c *conn) run(id access.Identity, f wire.Format) {
-	defer c.srv.drop(c)
-	defer c.finish()
+// start lets the connection go. The request, its buffers and the stack of its handler are free as soon as that has returned:
+// the reader, which stays as long as the connection, needs none of it.
+func (c *conn) start(id access.Identity, f wire.Format) {
 	c.startTimer()
-	if c.begin(id, f) {
-		c.read()
+	if !c.begin(id, f) {
+		go c.ended() // it waits for the peer
+		return
 	}
+	// The read loop of gws runs under our own recover. The Recovery of gws sees neither a panic in parsing nor one in the
+	// handlers for anything but messages, and OnClose is not called after one.
+	go func() {
+		defer c.ended()
+		c.ws.ReadLoop()
+	}()
 }
 
 // begin gives the connection its stream and lets the writer go. It reports false if the connection is to end.
@@ -160,28 +188,34 @@ func (c *conn) begin(id access.Identity, f wire.Format) (good bool) {
 // silence is the stream of a connection that has none yet.
 type silence struct{}
 
-func (silence) receive(context.Context, bool, []byte) violation { return violation{} }
-func (silence) next(dst []byte) ([]byte, bool, bool)            { return dst, false, false }
-func (silence) alive()                                          {}
-func (silence) end()                                            {}
+func (silence) receive(bool, []byte) violation       { return violation{} }
+func (silence) next(dst []byte) ([]byte, bool, bool) { return dst, false, false }
+func (silence) alive()                               {}
+func (silence) end()                                 {}
 
-// read runs the read loop of gws under our own recover. The Recovery of gws sees neither a panic in parsing nor one in
-// the handlers for anything but messages, and OnClose is not called after one.
-func (c *conn) read() {
-	defer c.recovered()
-	c.ws.ReadLoop()
+// ended is deferred by the reader. When it returns nothing of the connection is left.
+func (c *conn) ended() {
+	if v := recover(); v != nil {
+		c.panicked(v)
+	}
+	c.finish()
+	c.srv.drop(c)
 }
 
-// recovered is deferred around everything that runs for one connection: a panic ends that one only.
+// recovered is deferred around everything else that runs for one connection: a panic ends that one only.
 func (c *conn) recovered() {
 	if v := recover(); v != nil {
-		c.failed.Store(true)
-		c.srv.Metrics.Panics.Add(1)
-		c.srv.Logger.Error("panic: the connection was closed",
-			"remote", c.remote, "identity", c.name, "panic", v, "stack", string(debug.Stack()))
-		c.Close(closeInternal, "the hub failed on this; the reason is in its log")
-		c.Wake() // if the connection was ending already, the close frame is still to be sent
+		c.panicked(v)
 	}
+}
+
+func (c *conn) panicked(v any) {
+	c.failed.Store(true)
+	c.srv.Metrics.Panics.Add(1)
+	c.srv.Logger.Error("panic: the connection was closed",
+		"remote", c.remote(), "identity", c.name, "panic", v, "stack", string(debug.Stack()))
+	c.Close(closeInternal, "the hub failed on this; the reason is in its log")
+	c.Wake() // if the connection was ending already, the close frame is still to be sent
 }
 
 // finish takes the connection down after the reader has returned.
@@ -199,7 +233,7 @@ func (c *conn) finish() {
 	c.Kill()
 	c.setEnding(closeLost, "connection lost")
 	c.srv.Metrics.countClose(c.code)
-	c.srv.Logger.Debug("connection ended", "remote", c.remote, "identity", c.name, "code", uint16(c.code), "reason", c.reason)
+	c.srv.Logger.Debug("connection ended", "remote", c.remote(), "identity", c.name, "code", uint16(c.code), "reason", c.reason)
 }
 
 func (c *conn) endStream() {

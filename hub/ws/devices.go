@@ -32,11 +32,12 @@ func NewDevices[S Session](connect func(context.Context, device.ID, hub.Peer, hu
 		return nil, err
 	}
 	s.begin = func(c *conn, id access.Identity, f wire.Format) (stream, violation) {
-		session, err := connect(c.ctx, id.Device, c, hub.ConnectOptions{Format: f, Remote: c.remote})
+		ctx := c.life()
+		session, err := connect(ctx, id.Device, c, hub.ConnectOptions{Format: f, Remote: c.remote()})
 		if err != nil {
 			return nil, violationOf(err)
 		}
-		return &deviceStream{session}, violation{}
+		return &deviceStream{session, ctx}, violation{}
 	}
 	s.may = mayBeDevice
 	return &Devices{s}, nil
@@ -55,14 +56,17 @@ func mayBeDevice(id access.Identity) *refusedError {
 }
 
 // deviceStream is the session of a device.
-type deviceStream struct{ session Session }
+type deviceStream struct {
+	session Session
+	life    context.Context // of the connection, which hands on nothing but itself
+}
 
-func (d *deviceStream) receive(ctx context.Context, text bool, frame []byte) violation {
+func (d *deviceStream) receive(text bool, frame []byte) violation {
 	f := wire.CBOR
 	if text {
 		f = wire.JSON
 	}
-	if err := d.session.Receive(ctx, f, frame); err != nil {
+	if err := d.session.Receive(d.life, f, frame); err != nil {
 		return violationOf(err)
 	}
 	return violation{}

@@ -8,14 +8,17 @@ import (
 )
 
 // Guard is guard, for the tests outside the package.
-type Guard struct{ g guard }
+type Guard struct {
+	g     guard
+	limit uint64
+}
 
 // NewGuard returns a guard for frames of at most limit bytes.
-func NewGuard(limit int) *Guard { return &Guard{guard{max: uint64(limit)}} }
+func NewGuard(limit int) *Guard { return &Guard{limit: uint64(limit)} }
 
 // Check is guard.check at the same moment each time.
 func (g *Guard) Check(p []byte) (int, wire.CloseCode) {
-	n, v := g.g.check(p, func() time.Duration { return time.Second })
+	n, v := g.g.check(p, g.limit, func() time.Duration { return time.Second })
 	return n, v.code
 }
 

@@ -44,20 +44,19 @@ type violation struct {
 // and of control frames; and it can answer a frame that is too large with 1009 only, after which devices would come
 // back with the same frame. What the guard does not check, gws does.
 type guard struct {
-	max uint64 // largest payload of a frame
-
 	left      uint64   // bytes of the current frame that are still to come: masking key and payload
 	head      [10]byte // the header without the key, as far as it is here
-	have      int
-	fragments int // frames of the current message so far
+	have      uint8
+	fragments uint16 // frames of the current message so far
 
 	control float64       // control frames that may still come at once
 	since   time.Duration // when control was reckoned
 }
 
 // check looks at the next bytes from the peer. It returns how many of them may be passed on; if not all, the violation
-// says why, and nothing after it may be passed on. now tells a monotonic time and is asked for control frames only.
-func (g *guard) check(p []byte, now func() time.Duration) (int, violation) {
+// says why, and nothing after it may be passed on. limit is the largest payload of a frame; now tells a monotonic time and is
+// asked for control frames only.
+func (g *guard) check(p []byte, limit uint64, now func() time.Duration) (int, violation) {
 	for i := 0; i < len(p); {
 		if g.left > 0 {
 			n := min(g.left, uint64(len(p)-i))
@@ -73,7 +72,7 @@ func (g *guard) check(p []byte, now func() time.Duration) (int, violation) {
 		}
 		g.have = 0
 		// Without the last byte of its header gws cannot begin with the frame.
-		if v := g.begin(now); v.code != 0 {
+		if v := g.begin(limit, now); v.code != 0 {
 			return i - 1, v
 		}
 	}
@@ -81,7 +80,7 @@ func (g *guard) check(p []byte, now func() time.Duration) (int, violation) {
 }
 
 // headLen returns the length of a frame header without the masking key, told by its second byte.
-func headLen(b byte) int {
+func headLen(b byte) uint8 {
 	switch b & 0x7f {
 	case 126:
 		return 4
@@ -92,7 +91,7 @@ func headLen(b byte) int {
 }
 
 // begin judges the frame whose header is complete.
-func (g *guard) begin(now func() time.Duration) violation {
+func (g *guard) begin(limit uint64, now func() time.Duration) violation {
 	size := uint64(g.head[1] & 0x7f)
 	switch size {
 	case 126:
@@ -107,7 +106,7 @@ func (g *guard) begin(now func() time.Duration) violation {
 		return violation{closeProtocol, "a control frame of more than 125 bytes"} // RFC 6455 section 5.5
 	case op >= opClose && !g.mayControl(now()):
 		return violation{wire.CloseTooFast, wire.CloseTooFast.Reason()}
-	case size > g.max:
+	case size > limit:
 		return violation{wire.CloseTooBig, wire.CloseTooBig.Reason()}
 	case op >= opClose:
 	case fin:

@@ -22,12 +22,29 @@ var _ net.Conn = (*side)(nil)
 // Read returns what the peer sent as far as the guard lets it pass.
 func (s *side) Read(p []byte) (int, error) {
 	c := (*conn)(s)
+	if c.halted || c.early != nil {
+		return c.readEarly(p)
+	}
+	n, err := c.Raw.Read(p)
+	return c.pass(p[:n], err)
+}
+
+// readEarly returns what the peer sent right behind its request.
+func (c *conn) readEarly(p []byte) (int, error) {
 	if c.halted {
 		return 0, io.EOF
 	}
-	n, err := c.readRaw(p)
-	c.srv.Metrics.BytesIn.Add(uint64(n))
-	passed, v := c.guard.check(p[:n], c.srv.now)
+	n := copy(p, *c.early)
+	if *c.early = (*c.early)[n:]; len(*c.early) == 0 {
+		c.early = nil
+	}
+	return c.pass(p[:n], nil)
+}
+
+// pass puts what was read before the guard.
+func (c *conn) pass(p []byte, err error) (int, error) {
+	c.srv.Metrics.BytesIn.Add(uint64(len(p)))
+	passed, v := c.guard.check(p, uint64(c.srv.maxFrame), c.srv.now)
 	if v.code != 0 {
 		c.halted = true
 		c.Close(v.code, v.reason)
@@ -39,18 +56,7 @@ func (s *side) Read(p []byte) (int, error) {
 	if err != nil && !(errors.Is(err, os.ErrDeadlineExceeded) && c.Ending()) {
 		c.broken = true
 	}
-	return n, err
-}
-
-func (c *conn) readRaw(p []byte) (int, error) {
-	if len(c.early) > 0 {
-		n := copy(p, c.early)
-		if c.early = c.early[n:]; len(c.early) == 0 {
-			c.early = nil
-		}
-		return n, nil
-	}
-	return c.Raw.Read(p)
+	return len(p), err
 }
 
 // Write writes the answer to the upgrade. Later gws writes close frames only, in answer to one of the peer or to what it
@@ -115,7 +121,7 @@ func (events) OnPing(socket *gws.Conn, payload []byte) {
 	c := connOf(socket)
 	c.controlled()
 	c.mu.Lock()
-	c.pongDue, c.pong = true, payload // gws allocates the payload of a control frame anew
+	c.pong = &payload // gws allocates the payload of a control frame anew
 	c.mu.Unlock()
 	c.Wake()
 }
@@ -131,7 +137,7 @@ func (events) OnMessage(socket *gws.Conn, m *gws.Message) {
 	c.srv.Metrics.FramesIn.Add(1)
 	c.lastFrame.Store(int64(c.srv.now()))
 	c.receiving.Store(true)
-	v := c.stream.receive(c.ctx, m.Opcode == gws.OpcodeText, m.Bytes())
+	v := c.stream.receive(m.Opcode == gws.OpcodeText, m.Bytes())
 	c.receiving.Store(false)
 	if v.code != 0 {
 		c.Close(v.code, v.reason)

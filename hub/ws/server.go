@@ -217,7 +217,7 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	c := s.newConn(raw, early)
-	c.remote, c.name = r.RemoteAddr, id.Name()
+	c.name = id.Name()
 	if err := c.answer(o); err != nil {
 		c.Kill()
 		s.leave()
@@ -225,8 +225,7 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	s.add(c)
-	// The request, its buffers and this stack are free as soon as the handler has returned. The connection needs none of it.
-	go c.run(id, o.format)
+	c.start(id, o.format)
 }
 
 func (s *server) refuse(w http.ResponseWriter, r *http.Request, e *refusedError) {

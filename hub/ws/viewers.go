@@ -48,10 +48,9 @@ func NewViewers[V Viewer](subscribe func(context.Context, hub.Subscription, hub.
 	if err != nil {
 		return nil, err
 	}
+	begin := func(sub hub.Subscription, p hub.Peer) (Viewer, error) { return subscribe(context.Background(), sub, p) }
 	s.begin = func(c *conn, id access.Identity, f wire.Format) (stream, violation) {
-		return &viewerStream{conn: c, format: f, scope: id.Scope(access.ReadLive), subscribe: func(sub hub.Subscription) (Viewer, error) {
-			return subscribe(c.ctx, sub, c)
-		}}, violation{}
+		return &viewerStream{conn: c, format: f, scope: id.Scope(access.ReadLive), subscribe: begin}, violation{}
 	}
 	s.may = mayView
 	return &Viewers{s}, nil
@@ -74,12 +73,12 @@ type viewerStream struct {
 	conn      *conn
 	format    wire.Format
 	scope     func(device.ID) bool
-	subscribe func(hub.Subscription) (Viewer, error)
+	subscribe func(hub.Subscription, hub.Peer) (Viewer, error)
 	viewer    atomic.Pointer[Viewer] // set by the reader, used by the writer too
 	changes   bucket
 }
 
-func (v *viewerStream) receive(_ context.Context, text bool, frame []byte) (bad violation) {
+func (v *viewerStream) receive(text bool, frame []byte) (bad violation) {
 	// Reading JSON needs a large stack, and the one that we are on stays with the connection.
 	done := make(chan struct{})
 	go func() {
@@ -109,7 +108,7 @@ func (v *viewerStream) change(text bool, frame []byte) violation {
 	} else {
 		var viewer Viewer
 		sub.Greet = true
-		if viewer, err = v.subscribe(sub); err == nil {
+		if viewer, err = v.subscribe(sub, v.conn); err == nil {
 			v.viewer.Store(&viewer)
 			v.conn.Wake() // the hub has woken the writer before it could see the viewer
 		}

@@ -37,9 +37,8 @@ func (c *conn) Last(dst []byte) []byte { return appendClose(dst, c.code, c.reaso
 func (c *conn) appendControl(dst []byte) []byte {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.pongDue {
-		c.pongDue = false
-		dst = append(append(dst, 0x80|opPong, byte(len(c.pong))), c.pong...)
+	if c.pong != nil {
+		dst = append(append(dst, 0x80|opPong, byte(len(*c.pong))), *c.pong...)
 		c.pong = nil
 	}
 	if c.pingDue {
