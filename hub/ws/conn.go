@@ -48,6 +48,7 @@ type conn struct {
 
 	// The reader's own.
 	guard   guard
+	tcp     *tcpReader // nil over TLS
 	early   *[]byte // what the peer sent right behind its request, nil once that was read
 	halted  bool   // the guard allows no more
 	broken  bool   // raw failed: there is nobody to send a close frame to
@@ -126,7 +127,7 @@ type beginning func(*conn, access.Identity, wire.Format) (stream, violation)
 func (s *server) newConn(raw net.Conn, early []byte) *conn {
 	c := &conn{srv: s, stream: silence{}}
 	c.Init(&s.rules, c)
-	c.Raw = raw
+	c.Raw, c.tcp = raw, newTCPReader(raw)
 	if len(early) > 0 {
 		c.early = &early
 	}

@@ -71,9 +71,12 @@ func (g *guard) check(p []byte, limit uint64, now func() time.Duration) (int, vi
 			continue
 		}
 		g.have = 0
-		// Without the last byte of its header gws cannot begin with the frame.
-		if v := g.begin(limit, now); v.code != 0 {
-			return i - 1, v
+		v := g.begin(limit)
+		if g.head[0]&0x0f >= opClose && v.code == 0 && !g.mayControl(now()) {
+			v = violation{wire.CloseTooFast, wire.CloseTooFast.Reason()}
+		}
+		if v.code != 0 {
+			return i - 1, v // without the last byte of its header gws cannot begin with the frame
 		}
 	}
 	return len(p), violation{}
@@ -91,7 +94,7 @@ func headLen(b byte) uint8 {
 }
 
 // begin judges the frame whose header is complete.
-func (g *guard) begin(limit uint64, now func() time.Duration) violation {
+func (g *guard) begin(limit uint64) violation {
 	size := uint64(g.head[1] & 0x7f)
 	switch size {
 	case 126:
@@ -104,8 +107,6 @@ func (g *guard) begin(limit uint64, now func() time.Duration) violation {
 		return violation{closeProtocol, "the highest bit of a frame length is set"} // RFC 6455 section 5.2
 	case op >= opClose && g.head[1]&0x7f > 125:
 		return violation{closeProtocol, "a control frame of more than 125 bytes"} // RFC 6455 section 5.5
-	case op >= opClose && !g.mayControl(now()):
-		return violation{wire.CloseTooFast, wire.CloseTooFast.Reason()}
 	case size > limit:
 		return violation{wire.CloseTooBig, wire.CloseTooBig.Reason()}
 	case op >= opClose:

@@ -22,17 +22,21 @@ var _ net.Conn = (*side)(nil)
 // Read returns what the peer sent as far as the guard lets it pass.
 func (s *side) Read(p []byte) (int, error) {
 	c := (*conn)(s)
-	if c.halted || c.early != nil {
-		return c.readEarly(p)
+	if c.tcp == nil || c.early != nil || c.halted {
+		return c.readOther(p)
 	}
-	n, err := c.Raw.Read(p)
-	return c.pass(p[:n], err)
+	c.tcp.into(p)
+	return c.pass(c.tcp.done(c.tcp.raw.Read(c.tcp.try))) // here, with no frame of ours between, see tcpReader
 }
 
-// readEarly returns what the peer sent right behind its request.
-func (c *conn) readEarly(p []byte) (int, error) {
-	if c.halted {
+// readOther reads where it is rarely read from: nowhere any more, or what the peer sent right behind its request, or TLS.
+func (c *conn) readOther(p []byte) (int, error) {
+	switch {
+	case c.halted:
 		return 0, io.EOF
+	case c.early == nil:
+		n, err := c.Raw.Read(p)
+		return c.pass(p[:n], err)
 	}
 	n := copy(p, *c.early)
 	if *c.early = (*c.early)[n:]; len(*c.early) == 0 {
