@@ -77,7 +77,7 @@ func (v *Viewer) Next(dst []byte) (frame []byte, resume string, ok bool) {
 func (v *Viewer) fromView(dst *[]byte, resume *string) (finding, spot) {
 	w := v.view
 	var others []*Viewer
-	defer func() { wakeViewers(others) }()
+	defer func() { w.wake(others) }()
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for {

@@ -19,6 +19,9 @@ const (
 	sharedBytes = 32 << 20
 	smallFrame  = 4 << 10
 	ringLen     = 1024
+	// portion viewers at least are woken together, and the next ones wakeStep later, within half a tick.
+	portion  = 32
+	wakeStep = 2 * time.Millisecond
 )
 
 // viewKey says which viewers see the same.
@@ -195,7 +198,7 @@ func (w *view) release() []*Viewer {
 }
 
 // changed is called once after a change or when the tick is over, if the view waits for that.
-func (w *view) changed() { wakeViewers(w.afterChange()) }
+func (w *view) changed() { w.wake(w.afterChange()) }
 
 // brief is true of a private view, which only wakes its viewer; others write frames, which nobody should wait for.
 func (w *view) brief() bool { return w.scope != nil }
@@ -390,8 +393,22 @@ func (w *view) find(at, snapshot spot) (what finding, index int, until spot) {
 	return outside, 0, next
 }
 
-func wakeViewers(viewers []*Viewer) {
-	for _, v := range viewers {
+// wake wakes viewers, many of them in portions: to write to hundreds at one moment takes milliseconds, for which everybody
+// else would wait, devices for their acks too.
+func (w *view) wake(viewers []*Viewer) {
+	size := len(viewers)
+	if steps := int(w.key.tick / 2 / wakeStep); steps > 1 {
+		size = max(portion, (size+steps-1)/steps)
+	}
+	wakePortions(viewers, size)
+}
+
+func wakePortions(viewers []*Viewer, size int) {
+	now := viewers[:min(size, len(viewers))]
+	for _, v := range now {
 		v.peer.Wake()
+	}
+	if rest := viewers[len(now):]; len(rest) > 0 {
+		time.AfterFunc(wakeStep, func() { wakePortions(rest, size) })
 	}
 }

@@ -388,3 +388,47 @@ func TestTickHoldsForSharedViewers(t *testing.T) {
 		t.Errorf("%d frames in %v, want at most %d", frames, time.Since(began), most)
 	}
 }
+
+// TestManyViewersAreWokenInPortions has so many viewers of one view that to write to all of them at once would take long.
+func TestManyViewersAreWokenInPortions(t *testing.T) {
+	const many = 2000
+	for tick, spread := range map[time.Duration]time.Duration{100 * time.Millisecond: 50 * time.Millisecond, -1: 0} {
+		inBubble(t, func(r *rig) {
+			r.add("a")
+			peers := make([]*peer, many)
+			for i := range peers {
+				peers[i] = newPeer()
+				v, err := r.hub.Subscribe(t.Context(), hub.Subscription{Tick: tick}, peers[i])
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer v.End()
+				for ok := true; ok; {
+					_, _, ok = v.Next(nil)
+				}
+				<-peers[i].wake // of the subscription
+			}
+			<-time.After(time.Second) // the tick is over
+			r.ingest("a", `{"temperature":1}`)
+			began, woken := time.Now(), 0
+			for woken < many && time.Since(began) <= spread {
+				synctest.Wait()
+				now := 0
+				for _, p := range peers {
+					select {
+					case <-p.wake:
+						now++
+					default:
+					}
+				}
+				if woken += now; spread > 0 && now > many/25 {
+					t.Errorf("with a tick of %v %d viewers were woken at once", tick, now)
+				}
+				<-time.After(time.Millisecond)
+			}
+			if woken != many {
+				t.Errorf("with a tick of %v %d viewers of %d were woken within %v", tick, woken, many, spread)
+			}
+		})
+	}
+}
