@@ -9,17 +9,48 @@ import (
 	"time"
 )
 
-// Crew runs the writers of all connections: as many hands as there are processors take outlets that have something to write
-// from a queue, one after the other. That costs less than a goroutine for each, and the more of them are woken at once the
-// more so. A hand that must wait for a peer leaves the crew, so that nobody else waits for that peer. Without work there are
-// no hands. It is safe for concurrent use.
+// Crew runs the writers of all connections: hands take outlets that have something to write from a queue, one after the other.
+// That costs less than a goroutine for each, and the more of them are woken at once the more so. There is one hand less than
+// there are processors, if there are several: one is left for what comes in. A hand that must wait for a peer leaves the crew,
+// so that nobody else waits for that peer. Without work there are no hands. It is safe for concurrent use.
 type Crew struct {
 	epoch time.Time // what the times of outlets are counted from
 
-	mu    sync.Mutex // guards the fields below
-	queue []*Outlet
-	head  int // of queue
-	hands int
+	mu     sync.Mutex // guards the fields below
+	urgent queue
+	others queue
+	row    int // urgent ones since the last other
+	hands  int
+}
+
+// maxRow is how many urgent outlets are written to before one that is not, if that waits.
+const maxRow = 32
+
+// queue is first in, first out.
+type queue struct {
+	list []*Outlet
+	head int
+}
+
+func (q *queue) put(o *Outlet) { q.list = append(q.list, o) }
+
+func (q *queue) empty() bool { return q.head == len(q.list) }
+
+// take returns nil if there is none.
+func (q *queue) take() *Outlet {
+	if q.empty() {
+		if q.list, q.head = q.list[:0], 0; cap(q.list) > 1024 {
+			q.list = nil
+		}
+		return nil
+	}
+	o := q.list[q.head]
+	q.list[q.head] = nil
+	if q.head++; q.head > 1024 && q.head > len(q.list)/2 { // those that come back at once must not make it grow
+		q.list = append(q.list[:0], q.list[q.head:]...)
+		q.head = 0
+	}
+	return o
 }
 
 // New returns a crew. It starts nothing.
@@ -31,8 +62,12 @@ func (w *Crew) now() time.Duration { return time.Since(w.epoch) }
 // add has the outlet written to soon.
 func (w *Crew) add(o *Outlet) {
 	w.mu.Lock()
-	w.queue = append(w.queue, o)
-	hire := w.hands < runtime.GOMAXPROCS(0)
+	if o.rules.Urgent {
+		w.urgent.put(o)
+	} else {
+		w.others.put(o)
+	}
+	hire := w.hands < max(1, runtime.GOMAXPROCS(0)-1)
 	if hire {
 		w.hands++
 	}
@@ -46,18 +81,16 @@ func (w *Crew) add(o *Outlet) {
 func (w *Crew) take() *Outlet {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.head == len(w.queue) {
-		w.hands--
-		if w.queue, w.head = w.queue[:0], 0; cap(w.queue) > 1024 {
-			w.queue = nil
+	if w.row < maxRow || w.others.empty() {
+		if o := w.urgent.take(); o != nil {
+			w.row++
+			return o
 		}
-		return nil
 	}
-	o := w.queue[w.head]
-	w.queue[w.head] = nil
-	if w.head++; w.head > 1024 && w.head > len(w.queue)/2 { // those that come back at once must not make it grow
-		w.queue = append(w.queue[:0], w.queue[w.head:]...)
-		w.head = 0
+	w.row = 0
+	o := w.others.take()
+	if o == nil {
+		w.hands--
 	}
 	return o
 }
@@ -82,7 +115,7 @@ func (h *hand) leave() {
 	}
 	h.crew = nil
 	w.mu.Lock()
-	replace := w.head < len(w.queue)
+	replace := !w.urgent.empty() || !w.others.empty()
 	if !replace {
 		w.hands--
 	}

@@ -193,6 +193,52 @@ func TestPeersThatDoNotReadHoldUpNobody(t *testing.T) {
 	}
 }
 
+// TestUrgentOutletsComeFirstButNotAlone has as many of both kinds, which are woken while the only hand is at work.
+func TestUrgentOutletsComeFirstButNotAlone(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
+	const each = 100
+	plain := rules()
+	urgent := *plain
+	urgent.Urgent = true
+	var all []*source
+	order := make(chan byte, 2*each+1)
+	for i := range 2 * each {
+		r, kind := plain, byte('o')
+		if i >= each {
+			r, kind = &urgent, 'u'
+		}
+		s := &source{fill: func(dst []byte) ([]byte, bool) {
+			order <- kind
+			return dst, false
+		}}
+		connect(t, r, s)
+		s.Release()
+		all = append(all, s)
+	}
+	first := &source{fill: func(dst []byte) ([]byte, bool) {
+		for _, s := range all {
+			s.Wake()
+		}
+		return dst, false
+	}}
+	connect(t, plain, first)
+	first.Wake()
+	first.Release()
+	var got strings.Builder
+	for range 2 * each {
+		select {
+		case kind := <-order:
+			got.WriteByte(kind)
+		case <-time.After(patience):
+			t.Fatalf("after %s nobody has a turn", got.String())
+		}
+	}
+	row := strings.Repeat("u", 32) + "o"
+	if want := strings.Repeat(row, 3) + "uuuu" + strings.Repeat("o", each-3); got.String() != want {
+		t.Errorf("the turns were %s", got.String())
+	}
+}
+
 // TestPeerThatAlwaysHasMoreLetsOthersHaveTheirTurn has a peer whose socket takes all.
 func TestPeerThatAlwaysHasMoreLetsOthersHaveTheirTurn(t *testing.T) {
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))

@@ -39,6 +39,8 @@ type Source interface {
 // Rules are what the outlets of a server have in common. They are set before the first and never changed.
 type Rules struct {
 	Crew *Crew
+	// Urgent outlets are written to before most others: a device waits for its acks, and sends no more until they come.
+	Urgent bool
 	// WriteTimeout is how long a write may wait for the peer to read at most, and three quarters of it at least.
 	WriteTimeout time.Duration
 	// CloseTimeout is how long the peer may take to read what is written last.

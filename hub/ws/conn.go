@@ -49,10 +49,10 @@ type conn struct {
 	// The reader's own.
 	guard   guard
 	tcp     *tcpReader // nil over TLS
-	early   *[]byte // what the peer sent right behind its request, nil once that was read
-	halted  bool   // the guard allows no more
-	broken  bool   // raw failed: there is nobody to send a close frame to
-	unwatch func() // ends the watch over the identity
+	early   *[]byte    // what the peer sent right behind its request, nil once that was read
+	halted  bool       // the guard allows no more
+	broken  bool       // raw failed: there is nobody to send a close frame to
+	unwatch func()     // ends the watch over the identity
 
 	// Times are counted from server.epoch.
 	begun     time.Duration

@@ -31,6 +31,7 @@ func NewDevices[S Session](connect func(context.Context, device.ID, hub.Peer, hu
 	if err != nil {
 		return nil, err
 	}
+	s.rules.Urgent = true
 	s.begin = func(c *conn, id access.Identity, f wire.Format) (stream, violation) {
 		ctx := c.life()
 		session, err := connect(ctx, id.Device, c, hub.ConnectOptions{Format: f, Remote: c.remote()})
