@@ -74,6 +74,9 @@ type Subscription struct {
 	Format wire.Format
 	// Greet makes the first frame a welcome. It counts when the subscription begins, not when it is changed.
 	Greet bool
+	// Once is for who asks Next until it returns false, and then ends. What comes later is not told: Wake is not called, and
+	// neither is Close but by Next. It counts when the subscription begins.
+	Once bool
 	// Scope limits what the viewer may see. Nil means everything, and lets viewers with the same subscription share the
 	// work of writing their frames.
 	Scope func(device.ID) bool
@@ -115,6 +118,7 @@ func matches(patterns []string, s string) bool {
 type Viewer struct {
 	hub  *Hub
 	peer Peer
+	once bool
 
 	// Guarded by the mutex of the view. While the viewer is armed the view moves it.
 	armed bool // it has everything, and is at view.armed[place]
@@ -149,10 +153,13 @@ func (h *Hub) Subscribe(_ context.Context, s Subscription, p Peer) (*Viewer, err
 		h.viewers.Add(-1)
 		return nil, ErrTooMany
 	}
-	v := &Viewer{hub: h, peer: p, greet: s.Greet}
+	v := &Viewer{hub: h, peer: p, once: s.Once, greet: s.Greet}
 	if err := v.start(s); err != nil {
 		h.viewers.Add(-1)
 		return nil, err
+	}
+	if v.once {
+		return v, nil // it ends by itself, so nobody needs to find it
 	}
 	h.viewersMu.Lock()
 	h.viewerSet[v] = struct{}{}
@@ -170,7 +177,9 @@ func (v *Viewer) Change(s Subscription) error {
 	if err := v.start(s); err != nil {
 		return err
 	}
-	v.peer.Wake()
+	if !v.once {
+		v.peer.Wake()
+	}
 	return nil
 }
 
@@ -187,6 +196,9 @@ func (v *Viewer) End() {
 		return
 	}
 	v.hub.viewers.Add(-1)
+	if v.once {
+		return
+	}
 	v.hub.viewersMu.Lock()
 	delete(v.hub.viewerSet, v)
 	v.hub.viewersMu.Unlock()
@@ -230,7 +242,12 @@ func (v *Viewer) start(s Subscription) error {
 		v.view.leave(v)
 	}
 	v.err, v.shown = nil, spot{}
-	v.view = v.hub.join(v, &s)
+	if v.once {
+		v.view = v.hub.newView(keyOf(&s), &s)
+		v.view.begin(v)
+	} else {
+		v.view = v.hub.join(v, &s)
+	}
 	v.snapshot = nil
 	switch {
 	case s.After == "":

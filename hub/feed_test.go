@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strings"
 	"sync/atomic"
@@ -267,5 +268,32 @@ func TestReadingsThatFillAFrameGoOnAtOnce(t *testing.T) {
 	}
 	if !bytes.Contains(got, []byte(`["a","temperature",1766000000000,20]`)) {
 		t.Errorf("after %d bytes the rest waits for the next tick", len(got))
+	}
+}
+
+func TestWhoLooksOnceLeavesNothingBehind(t *testing.T) {
+	r := newRig(t, hub.Options{MaxViewers: 1})
+	r.add("pump")
+	for _, mode := range []hub.Mode{hub.Latest, hub.All} {
+		p := newPeer()
+		v, err := r.hub.Subscribe(t.Context(), hub.Subscription{Mode: mode, Once: true}, p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := r.hub.Subscribe(t.Context(), hub.Subscription{Once: true}, newPeer()); !errors.Is(err, hub.ErrTooMany) {
+			t.Errorf("a second viewer where one is allowed: %v", err)
+		}
+		for ok := true; ok; {
+			_, _, ok = v.Next(nil)
+		}
+		if shared, bytes, armed := r.hub.Views(); shared != 0 || bytes != 0 || armed != 0 {
+			t.Errorf("%d views with %d bytes, %d of them waiting", shared, bytes, armed)
+		}
+		r.ingest("pump", `{"temperature":1}`)
+		v.End()
+		v.End()
+		if n := r.hub.Status().Viewers; n != 0 || len(p.wake) != 0 {
+			t.Errorf("%d viewers after the only one has left, which was woken %d times", n, len(p.wake))
+		}
 	}
 }

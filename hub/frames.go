@@ -87,6 +87,9 @@ func (v *Viewer) fromView(dst *[]byte, resume *string) (finding, spot) {
 		what, i, until := w.find(v.at, v.shown)
 		switch what {
 		case atEnd:
+			if v.once {
+				return atEnd, spot{}
+			}
 			if w.arm(v) {
 				others = append(others, w.step()...)
 			}

@@ -36,7 +36,8 @@ type viewKey struct {
 // end of the view, wherever that goes, until there is something for it. Nothing is written while nobody is armed, so that
 // viewers that are slow together get few large frames.
 //
-// A view with a scope is private: it has one viewer, and only the calls of that run the scope.
+// A view with a scope is private: it has one viewer, and only the calls of that run the scope. So is that of a viewer that looks
+// once, which is never armed.
 //
 // Locks nest in this order: Viewer.mu, views.mu, view.mu, live.mu.
 type view struct {
@@ -107,29 +108,43 @@ func joined(patterns []string) string {
 	return strings.Join(slices.Compact(sorted), "\n")
 }
 
+func keyOf(s *Subscription) viewKey {
+	return viewKey{s.Mode, s.Format, s.Tick, joined(s.Devices), joined(s.Metrics)}
+}
+
+func (h *Hub) newView(key viewKey, s *Subscription) *view {
+	return &view{hub: h, key: key, devices: s.Devices, metrics: s.Metrics, scope: s.Scope}
+}
+
 // join adds the viewer to the view of its subscription, at the end of it.
 func (h *Hub) join(v *Viewer, s *Subscription) *view {
-	key := viewKey{s.Mode, s.Format, s.Tick, joined(s.Devices), joined(s.Metrics)}
+	key := keyOf(s)
 	h.views.mu.Lock()
 	defer h.views.mu.Unlock()
 	w := h.views.byKey[key]
 	if w == nil || s.Scope != nil {
-		w = &view{hub: h, key: key, devices: s.Devices, metrics: s.Metrics, scope: s.Scope}
+		w = h.newView(key, s)
 		if s.Scope == nil {
 			h.views.byKey[key] = w
 		}
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	now := h.live.now().spot()
+	w.begin(v)
+	return w
+}
+
+// begin adds the viewer at the end.
+func (w *view) begin(v *Viewer) {
+	now := w.hub.live.now().spot()
 	switch w.viewers++; {
 	case w.viewers == 1:
-		if key.mode == All {
+		if w.key.mode == All {
 			now.clock = 0
 		}
 		w.end, w.last = now, now
 		v.at = now
-	case key.mode == Latest:
+	case w.key.mode == Latest:
 		v.at = now
 	default:
 		for now.pos > w.end.pos {
@@ -137,11 +152,13 @@ func (h *Hub) join(v *Viewer, s *Subscription) *view {
 		}
 		v.at = w.end
 	}
-	return w
 }
 
-// leave takes the viewer out of its view.
+// leave takes the viewer out of its view. Nobody else knows the view of a viewer that looks once.
 func (w *view) leave(v *Viewer) {
+	if v.once {
+		return
+	}
 	h := w.hub
 	h.views.mu.Lock()
 	defer h.views.mu.Unlock()

@@ -77,6 +77,7 @@ type witness struct {
 	see    func(fact) bool
 	v      *hub.Viewer
 	p      *peer
+	once   bool // it looks once, and comes back to look again
 	again  bool // Next has not returned false since the last wake-up
 	token  string
 	most   int // mode all: how many facts there were when it began
@@ -87,7 +88,7 @@ type witness struct {
 }
 
 func (w *viewWorld) subscription() (hub.Subscription, func(fact) bool) {
-	s := hub.Subscription{Mode: hub.Mode(w.IntN(2)), Tick: []time.Duration{-1, -1, 0, time.Hour}[w.IntN(4)]}
+	s := hub.Subscription{Mode: hub.Mode(w.IntN(2)), Tick: []time.Duration{-1, -1, 0, time.Hour}[w.IntN(4)], Once: w.IntN(4) == 0}
 	only := func(fact) bool { return true }
 	switch w.IntN(4) {
 	case 0:
@@ -114,7 +115,7 @@ func (x *witness) begin() {
 	if err != nil {
 		x.w.t.Fatalf("subscribe after %q: %v", x.sub.After, err)
 	}
-	x.v, x.again = v, true
+	x.v, x.once, x.again = v, x.sub.Once, true
 	if x.sub.After == "" {
 		x.fresh()
 	}
@@ -137,8 +138,8 @@ func (x *witness) log(format string, args ...any) {
 	x.before = append(x.before, fmt.Sprintf(format, args...))
 }
 
-// read takes at most so many frames.
-func (x *witness) read(most int) {
+// read takes at most so many frames, and reports whether there were any.
+func (x *witness) read(most int) (any bool) {
 	x.w.t.Helper()
 	for range most {
 		frame, token, ok := x.v.Next(nil)
@@ -148,17 +149,19 @@ func (x *witness) read(most int) {
 			}
 			x.leave()
 			x.come()
-			return
+			return true
 		}
 		if !ok {
 			x.again = false
-			return
+			return any
 		}
+		any = true
 		x.take(frame)
 		if token != "" {
 			x.token = token
 		}
 	}
+	return any
 }
 
 func (x *witness) leave() {
@@ -301,7 +304,7 @@ func (w *viewWorld) step() {
 		if n := len(w.viewers); n > 0 && w.IntN(3) > 0 { // one that sees the same
 			other := w.viewers[w.IntN(n)]
 			x.sub, x.see = other.sub, other.see
-			x.sub.After = ""
+			x.sub.After, x.sub.Once = "", w.IntN(4) == 0
 		}
 		x.begin()
 		w.viewers = append(w.viewers, x)
@@ -317,6 +320,7 @@ func (w *viewWorld) step() {
 	case k == 14:
 		x := w.viewers[w.IntN(len(w.viewers))]
 		x.sub, x.see = w.subscription()
+		x.sub.Once = x.once
 		x.log("change")
 		if err := x.v.Change(x.sub); err != nil {
 			w.t.Fatal(err)
@@ -354,12 +358,20 @@ func (w *viewWorld) ingestSome(times, size int) {
 	}
 }
 
-// look takes the wake-up if there is one.
+// look takes the wake-up if there is one. Who looks once gets none, and comes back.
 func (x *witness) look() {
+	x.w.t.Helper()
 	select {
 	case <-x.p.wake:
+		if x.once {
+			x.fail("it is woken, and has looked already")
+		}
 		x.again = true
 	default:
+		if x.once && !x.again {
+			x.leave()
+			x.come()
+		}
 	}
 }
 
@@ -374,8 +386,9 @@ func (w *viewWorld) settle() {
 		synctest.Wait()
 		for _, x := range w.viewers {
 			for x.look(); x.again; {
-				idle = 0
-				x.read(1000)
+				if x.read(1000) {
+					idle = 0
+				}
 			}
 		}
 		time.Sleep(time.Hour + time.Second)
