@@ -8,61 +8,59 @@ import (
 	"telemetryhub/hub/access"
 )
 
-// admit finds out who is calling and whether they may use a route with that need. The caller is returned also with an error.
-func (a *API) admit(need rule, r *http.Request) (caller, error) {
-	c, err := a.identify(r)
-	if err != nil && !need.open {
-		return c, err
+// admit finds out who is calling and whether they may use a route with that need.
+func (a *API) admit(need *rule, c *caller, r *http.Request) error {
+	if err := a.identify(c, r); err != nil && !need.open {
+		return err
 	}
 	if err := a.checkOrigin(c, need, r); err != nil {
-		return c, err
+		return err
 	}
 	switch {
 	case need.open:
-		return c, nil
+		return nil
 	case c.plain && c.id.Kind != "" && c.id.Kind != access.KindDevice && c.id.Kind != access.KindEnrolment:
-		return c, errPlain
+		return errPlain
 	case need.loopback && !a.proxied() && sameMachine(r):
-		return c, nil
+		return nil
 	}
-	return c, need.check(c.id, r)
+	return need.check(&c.id, r)
 }
 
-// identify returns the caller that the credentials of the request stand for. A request without any is nobody's, which is no
-// error. Tokens in the address are not looked at.
-func (a *API) identify(r *http.Request) (caller, error) {
-	c := who(r.Context())
+// identify notes in c who the credentials of the request stand for. A request without any is nobody's, which is no error.
+// Tokens in the address are not looked at.
+func (a *API) identify(c *caller, r *http.Request) error {
 	if c.local {
-		return c, nil
+		return nil
 	}
-	c, err := a.examine(c, r)
+	err := a.examine(c, r)
 	if err == nil && c.id.Kind != "" {
 		a.Admit(r)
 	}
-	return c, err
+	return err
 }
 
 // examine looks at the credentials.
-func (a *API) examine(c caller, r *http.Request) (_ caller, err error) {
-	if values := r.Header.Values("Authorization"); len(values) > 0 {
+func (a *API) examine(c *caller, r *http.Request) (err error) {
+	if values := r.Header["Authorization"]; len(values) > 0 {
 		text := bearer(values[0])
 		if len(values) > 1 || text == "" {
 			// The sockets know the errors of package access only.
-			return c, errors.Join(access.ErrNotToken,
+			return errors.Join(access.ErrNotToken,
 				faultf(http.StatusUnauthorized, "Send one token, as Authorization: Bearer <token>. Other schemes are not taken."))
 		}
 		c.id, err = a.Access.Authenticate(text)
-		return c, err
+		return err
 	}
 	cookie := a.Access.CookieOf(r, c.secure)
 	if cookie.Empty() {
-		return c, nil // nobody
+		return nil // nobody
 	}
 	if c.id, err = a.Access.Session(cookie); err != nil {
-		return c, err
+		return err
 	}
 	c.cookie = cookie
-	return c, nil
+	return nil
 }
 
 // Authenticate returns who stands behind a request to upgrade that came through the API. Nobody is no error. With a session
@@ -76,7 +74,8 @@ func (a *API) Identify(r *http.Request) (access.Identity, error) {
 }
 
 func (a *API) whoAsks(r *http.Request, upgrade bool) (access.Identity, error) {
-	c, err := a.identify(r)
+	c := who(r.Context())
+	err := a.identify(&c, r)
 	if err == nil && !c.cookie.Empty() {
 		err = a.origins.CheckSession(originRequest(r, upgrade))
 	}
@@ -97,7 +96,7 @@ func bearer(header string) string {
 
 // checkOrigin keeps pages of others from acting with the cookie of whoever looks at them. Tokens are not sent by browsers on
 // their own, so their Origin does not matter. A login has no cookie yet, but must not be forced on anybody either.
-func (a *API) checkOrigin(c caller, need rule, r *http.Request) error {
+func (a *API) checkOrigin(c *caller, need *rule, r *http.Request) error {
 	switch {
 	case c.local:
 		return nil

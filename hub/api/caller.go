@@ -2,13 +2,12 @@ package api
 
 import (
 	"context"
-	"net/http"
 	"net/netip"
 
 	"telemetryhub/hub/access"
 )
 
-// caller is who a request comes from. It travels in the request's context.
+// caller is who a request comes from. It travels in the answer, and in the request's context for handlers that see only that.
 type caller struct {
 	id access.Identity
 	// local means that the request came over the control socket.
@@ -35,13 +34,6 @@ func who(ctx context.Context) caller {
 	return caller{}
 }
 
-// identified notes who the caller is, in the context that the request has already.
-func identified(r *http.Request, c caller) {
-	if known, ok := r.Context().Value(callerKey{}).(*caller); ok {
-		*known = c
-	}
-}
-
-func withCaller(r *http.Request, c caller) *http.Request {
-	return r.WithContext(context.WithValue(r.Context(), callerKey{}, &c))
+func withCaller(ctx context.Context, c *caller) context.Context {
+	return context.WithValue(ctx, callerKey{}, c)
 }

@@ -3,6 +3,7 @@ package api
 import (
 	"fmt"
 	"net/http"
+	"sync/atomic"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
@@ -28,7 +29,27 @@ func (f *figures) request(route, method string, status int) {
 	if status == 0 {
 		status = http.StatusOK // net/http sends that when a handler writes nothing
 	}
-	f.requests.WithLabelValues(route, knownMethod(method), classes[status/100%len(classes)]).Inc()
+	f.counter(route, method, status/100%len(classes)).Inc()
+}
+
+func (f *figures) counter(route, method string, class int) prometheus.Counter {
+	return f.requests.WithLabelValues(route, knownMethod(method), classes[class])
+}
+
+// counters are those of the GET requests of one route, by class, as far as they were needed: to find one by its labels costs
+// many times as much as to count.
+type counters [len(classes)]atomic.Pointer[prometheus.Counter]
+
+// get is request for GET requests of a known route.
+func (f *figures) get(r *route, status int) {
+	class := max(status, http.StatusOK) / 100 % len(classes) // as in request
+	known := r.counters[class].Load()
+	if known == nil {
+		c := f.counter(r.pattern, http.MethodGet, class)
+		known = &c
+		r.counters[class].Store(known)
+	}
+	(*known).Inc()
 }
 
 // knownMethod returns the method, or "other": clients may send any word.

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -19,9 +21,6 @@ const (
 	defaultWait = 25 * time.Second
 	maxWait     = 60 * time.Second
 )
-
-// pollQuery are the parameters that a poll takes.
-var pollQuery = []string{"devices", "metrics", "mode", "after", "tick", "wait"}
 
 // poll answers GET /api/v1/live/poll: the frames after the token of the parameter after, as soon as there are any, or none when
 // the wait is over. Without a token they are a welcome and a snapshot. The answer is
@@ -41,27 +40,24 @@ func (a *API) poll(w http.ResponseWriter, r *http.Request) {
 
 // tryPoll returns an error as long as nothing was answered.
 func (a *API) tryPoll(w http.ResponseWriter, r *http.Request) error {
-	ctx, id := r.Context(), who(r.Context()).id
-	sub, values, err := newSubscription(r, id, pollQuery)
+	ctx, id := r.Context(), &w.(*answer).caller.id
+	sub, wait, err := parsePoll(r.URL.RawQuery)
 	if err != nil {
 		return err
 	}
-	wait, err := parseWait(values.Get("wait"))
-	if err != nil {
-		return err
-	}
+	sub.Scope = id.Scope(access.ReadLive)
 	p := pollers.Get().(*poller)
 	defer p.release()
-	p.peer, p.writeBy = newEventPeer(), time.Now().Add(a.RequestTimeout+a.WriteTimeout) // as the guard has set it
+	p.writeBy = time.Now().Add(a.RequestTimeout + a.WriteTimeout) // as the guard has set it
 	if wait > 0 {
-		stop := a.Access.Watch(id, func(why access.Reason) { p.peer.Close(closeOf(why)) })
-		defer stop()
-		timer := time.NewTimer(wait)
-		defer timer.Stop()
-		p.over = timer.C
+		p.waitFor(wait)
+		defer a.Access.Watch(*id, func(why access.Reason) { p.peer.Close(closeOf(why)) })()
+	} else {
+		p.lookOnce()
+		sub.Once = true
 	}
 	known := entityTag(r.Header.Get("If-None-Match"))
-	w.Header().Set("Cache-Control", "private, no-cache")
+	w.Header()["Cache-Control"] = revalidate
 	if sub.After == "" && known != "" {
 		changed, err := a.changed(ctx, p, sub, known)
 		if err != nil {
@@ -116,18 +112,43 @@ func (a *API) changed(ctx context.Context, p *poller, sub hub.Subscription, afte
 // poller is the memory of a poll.
 type poller struct {
 	peer    *eventPeer
+	alone   eventPeer // of a poll that does not wait: nobody else has it
+	timer   *time.Timer
 	over    <-chan time.Time // nil if the poll does not wait
 	writeBy time.Time        // the write deadline
 	frame   []byte
 	body    []byte
 }
 
-// asJSON is the header that says so. Nobody may write to it.
-var asJSON = []string{"application/json"}
+// Headers that say the same each time. Nobody may write to them.
+var (
+	asJSON     = []string{"application/json"}
+	revalidate = []string{"private, no-cache"}
+)
 
 var pollers = sync.Pool{New: func() any { return new(poller) }}
 
+// lookOnce makes the poll one that does not wait. Nothing is sent to a nil channel.
+func (p *poller) lookOnce() {
+	p.alone = eventPeer{}
+	p.peer = &p.alone
+}
+
+// waitFor makes the poll one that waits.
+func (p *poller) waitFor(wait time.Duration) {
+	p.peer = newEventPeer() // somebody may still tell it of something when the poll is over
+	if p.timer == nil {
+		p.timer = time.NewTimer(wait)
+	} else {
+		p.timer.Reset(wait)
+	}
+	p.over = p.timer.C
+}
+
 func (p *poller) release() {
+	if p.over != nil {
+		p.timer.Stop()
+	}
 	p.peer, p.over = nil, nil
 	if cap(p.frame)+cap(p.body) <= 4*maxEvents {
 		pollers.Put(p)
@@ -167,6 +188,9 @@ func (f farewell) fault() error {
 	return faultf(http.StatusGone, "%s", sentence(f.Reason+": ask again without after"))
 }
 
+// counted is how long an answer may be for net/http to count it for us, which costs less.
+const counted = 2 << 10
+
 // answer writes the first frame and those that are there already, a snapshot whole. If that fails the connection breaks, so
 // that nobody takes a part for the whole.
 func (a *API) answer(w http.ResponseWriter, p *poller, viewer *hub.Viewer, frame []byte, token string, reset bool) {
@@ -197,8 +221,10 @@ func (a *API) answer(w http.ResponseWriter, p *poller, viewer *hub.Viewer, frame
 	}
 	b = append(append(append(b, `],"token":"`...), last...), `"}`...)
 	if size <= maxEvents {
-		one := []string{`"` + last + `"`, strconv.Itoa(len(b))}
-		h["Etag"], h["Content-Length"] = one[:1:1], one[1:]
+		h["Etag"] = []string{`"` + last + `"`}
+		if len(b) > counted {
+			h["Content-Length"] = []string{strconv.Itoa(len(b))}
+		}
 	}
 	a.write(w, p, b)
 	p.frame, p.body = frame, b
@@ -236,11 +262,79 @@ func entityTag(header string) string {
 	return tag
 }
 
+// parsePoll reads the query of a poll. That takes no map: polls come all the time.
+func parsePoll(query string) (sub hub.Subscription, wait time.Duration, err error) {
+	wait = defaultWait
+	var seen [len(pollQuery)]bool
+	for query != "" {
+		var pair string
+		pair, query, _ = strings.Cut(query, "&")
+		if pair == "" {
+			continue
+		}
+		name, value, err := unescape(pair)
+		if err != nil {
+			return sub, 0, err
+		}
+		at := slices.Index(pollQuery[:], name)
+		if at < 0 {
+			return sub, 0, faultf(http.StatusUnprocessableEntity,
+				"Unknown parameter %.40q. This address takes %s.", name, strings.Join(pollQuery[:], ", "))
+		}
+		first := !seen[at] // of two values the first counts, but lists are put together
+		seen[at] = true
+		switch {
+		case name == "devices":
+			sub.Devices = append(sub.Devices, splitList([]string{value})...)
+		case name == "metrics":
+			sub.Metrics = append(sub.Metrics, splitList([]string{value})...)
+		case !first || value == "":
+		case name == "mode":
+			sub.Mode, err = hub.ParseMode(value)
+		case name == "after":
+			sub.After = value
+		case name == "tick":
+			sub.Tick, err = parseTick(value)
+		case name == "wait":
+			wait, err = parseWait(value)
+		}
+		if err != nil {
+			return sub, 0, err
+		}
+	}
+	return sub, wait, nil
+}
+
+// pollQuery are the parameters that a poll takes.
+var pollQuery = [...]string{"devices", "metrics", "mode", "after", "tick", "wait"}
+
+// unescape returns the name and the value of a pair as url.ParseQuery reads it.
+func unescape(pair string) (name, value string, err error) {
+	name, value, _ = strings.Cut(pair, "=")
+	if strings.Contains(pair, ";") {
+		err = errQuery
+	} else if name, err = url.QueryUnescape(name); err == nil {
+		value, err = url.QueryUnescape(value)
+	}
+	if err != nil {
+		return "", "", errQuery
+	}
+	return name, value, nil
+}
+
+var errQuery = faultf(http.StatusUnprocessableEntity, "The query of the address is malformed.")
+
+// parseTick reads a number of milliseconds.
+func parseTick(text string) (time.Duration, error) {
+	ms, err := strconv.ParseFloat(text, 64)
+	if err != nil || ms != ms {
+		return 0, faultf(http.StatusUnprocessableEntity, "The tick %.40q is not a number of milliseconds.", text)
+	}
+	return hub.TickOf(ms), nil
+}
+
 // parseWait reads how long to wait: a duration, or a number of seconds.
 func parseWait(text string) (time.Duration, error) {
-	if text == "" {
-		return defaultWait, nil
-	}
 	wait, err := time.ParseDuration(text)
 	if err != nil {
 		wait, err = time.ParseDuration(text + "s")

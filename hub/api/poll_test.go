@@ -270,3 +270,29 @@ func TestAPollMayWaitLongerThanOtherRequestsTake(t *testing.T) {
 		t.Errorf("the answer is %s", resp.Status)
 	}
 }
+
+func TestPollReadsItsQueryAsOthersDo(t *testing.T) {
+	r := newRig(t)
+	r.device("a-1")
+	r.device("b-2")
+	viewer := r.token(access.Viewer)
+	for query, want := range map[string][2]bool{
+		"":                                {true, true},
+		"&&":                              {true, true},
+		"devices=":                        {true, true},
+		"devices=a-1":                     {true, false},
+		"devices=a%2D1&devices=none":      {true, false},
+		"devices=none&devices=b%2d*":      {false, true},
+		"devices=a-1,b-2&devices":         {true, true},
+		"mode=latest&mode=what":           {true, true},
+		"%64evices=b-2&after=&mode=&wait": {false, true},
+	} {
+		text := r.poll(viewer, query).text()
+		if got := [2]bool{strings.Contains(text, `"a-1"`), strings.Contains(text, `"b-2"`)}; got != want {
+			t.Errorf("%s shows %v, want %v: %s", query, got, want, text)
+		}
+	}
+	for _, query := range []string{"devices=%zz", "%zz=1", "devices=a;wait=0", "what", "wait=0&=1"} {
+		r.want(http.StatusUnprocessableEntity, call{method: "GET", path: "/api/v1/live/poll?" + query, token: viewer})
+	}
+}

@@ -12,17 +12,19 @@ type router struct {
 	mux      *http.ServeMux
 	guard    func(pattern string, h http.HandlerFunc) http.HandlerFunc
 	patterns []string
-	exact    map[string]route // the GET routes without wildcards by their path, most of what is asked for
+	exact    map[string]*route // the GET routes without wildcards by their path, most of what is asked for
 }
 
 // route is a handler and what it is registered for.
 type route struct {
 	pattern string
 	handle  http.HandlerFunc
+	data    bool // see rule
+	counters
 }
 
 func newRouter(guard func(pattern string, h http.HandlerFunc) http.HandlerFunc) *router {
-	return &router{mux: http.NewServeMux(), guard: guard, exact: map[string]route{}}
+	return &router{mux: http.NewServeMux(), guard: guard, exact: map[string]*route{}}
 }
 
 // HandleFunc registers a route. It makes router a humago.Mux.
@@ -31,20 +33,27 @@ func (r *router) HandleFunc(pattern string, h func(http.ResponseWriter, *http.Re
 	guarded := r.guard(pattern, h)
 	r.mux.HandleFunc(pattern, guarded)
 	if path, ok := strings.CutPrefix(pattern, "GET "); ok && !strings.ContainsAny(path, "{ ") && !strings.HasSuffix(path, "/") {
-		r.exact[path] = route{pattern, guarded}
+		r.exact[path] = &route{pattern: pattern, handle: guarded, data: rules[pattern].data}
 	}
 }
 
 func (r *router) list() []string { return slices.Sorted(slices.Values(r.patterns)) }
 
-// ServeHTTP calls the route's handler, or answers 404 or 405 with a problem document.
+// find returns the route of a request if it is one of the exact ones, and else nil.
+func (r *router) find(req *http.Request) *route {
+	if req.Method == http.MethodGet || req.Method == http.MethodHead {
+		return r.exact[req.URL.Path]
+	}
+	return nil
+}
+
+// ServeHTTP calls the route's handler, or answers 404 or 405 with a problem document. w is an answer, whose route find has
+// looked for.
 func (r *router) ServeHTTP(w http.ResponseWriter, req *http.Request) {
-	if req.Method == http.MethodGet {
-		if found, ok := r.exact[req.URL.Path]; ok {
-			req.Pattern = found.pattern // as the mux does
-			found.handle(w, req)
-			return
-		}
+	if found := w.(*answer).route; found != nil {
+		req.Pattern = found.pattern // as the mux does
+		found.handle(w, req)
+		return
 	}
 	if !plainPath(req.URL.Path) {
 		writeProblem(w, faultf(http.StatusNotFound, "There is nothing here: the path has empty, dotted or unprintable segments."))

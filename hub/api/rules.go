@@ -28,6 +28,9 @@ type rule struct {
 	plain bool
 	// list routes are about many devices: a caller who is limited to some gets these only. The handler sees to it.
 	list bool
+	// data routes are asked again and again by programs, and answer nothing but JSON: see API.protect. Their handlers take the
+	// caller from the answer, and bound their own time.
+	data bool
 }
 
 // rules is the one table of what each route needs. It is never written. What is not in it is denied.
@@ -61,7 +64,7 @@ var rules = map[string]rule{
 	"GET /api/v1/audit":           {action: access.ReadAudit},
 	"POST /api/v1/flush":          {action: access.Maintain},
 	"GET /api/v1/live/sse":        {action: access.ReadLive, list: true},
-	"GET /api/v1/live/poll":       {action: access.ReadLive, list: true},
+	"GET /api/v1/live/poll":       {action: access.ReadLive, list: true, data: true},
 	"GET /api/v1/latest":          {action: access.ReadLive, list: true},
 	"GET /api/v1/devices":         {action: access.ReadDevices, list: true},
 	"POST /api/v1/devices":        {action: access.CreateDevice},
@@ -88,7 +91,7 @@ var rules = map[string]rule{
 }
 
 // check returns nil if the caller may use the route, and otherwise an error that wraps access.ErrDenied.
-func (u rule) check(id access.Identity, r *http.Request) error {
+func (u *rule) check(id *access.Identity, r *http.Request) error {
 	err := u.checkAction(u.action, id, r)
 	if err != nil && u.or != "" && u.checkAction(u.or, id, r) == nil {
 		return nil
@@ -96,7 +99,7 @@ func (u rule) check(id access.Identity, r *http.Request) error {
 	return err
 }
 
-func (u rule) checkAction(action access.Action, id access.Identity, r *http.Request) error {
+func (u *rule) checkAction(action access.Action, id *access.Identity, r *http.Request) error {
 	switch {
 	case u.known && id.Kind != "":
 		return nil

@@ -20,7 +20,7 @@ const maxBody = 1 << 20
 // serve takes every request through the stations that do not depend on the route.
 func (a *API) serve(w http.ResponseWriter, r *http.Request, c caller) {
 	began := time.Now()
-	out := &answer{ResponseWriter: w}
+	out := &answer{ResponseWriter: w, caller: c, route: a.router.find(r)}
 	defer func() {
 		if !out.hijacked {
 			a.finish(out, r, began, recover())
@@ -28,9 +28,8 @@ func (a *API) serve(w http.ResponseWriter, r *http.Request, c caller) {
 			a.log.Error("socket handler panicked", "panic", v, "stack", string(debug.Stack()))
 		}
 	}()
-	c.secure, c.remote, c.agent = a.secure(r), a.remote(r), r.UserAgent()
-	r = withCaller(r, c)
-	a.protect(out.Header(), c.secure)
+	out.caller.secure = a.secure(r)
+	a.protect(out, r)
 	if a.shared(out, r) {
 		return
 	}
@@ -42,6 +41,7 @@ func (a *API) serve(w http.ResponseWriter, r *http.Request, c caller) {
 	a.deadlines(out, time.Time{}, began.Add(a.RequestTimeout+a.WriteTimeout))
 	if r.ContentLength != 0 {
 		a.deadlines(out, began.Add(a.BodyTimeout), time.Time{})
+		r = r.WithContext(r.Context()) // net/http goes on looking at the body of its own
 		r.Body = &timedBody{ReadCloser: http.MaxBytesReader(w, r.Body, maxBody), done: func() { a.endRead(out) }}
 	}
 	a.router.ServeHTTP(out, r)
@@ -59,7 +59,11 @@ func (a *API) finish(out *answer, r *http.Request, began time.Time, panicked any
 		}
 	}
 	// Neither path nor query are logged: people put secrets there by mistake.
-	a.figures.request(r.Pattern, r.Method, out.status)
+	if out.route != nil && r.Method == http.MethodGet && r.Pattern != "" {
+		a.figures.get(out.route, out.status)
+	} else {
+		a.figures.request(r.Pattern, r.Method, out.status)
+	}
 	if a.log.Enabled(r.Context(), slog.LevelDebug) {
 		a.log.Debug("request", "method", knownMethod(r.Method), "route", r.Pattern, "status", out.status,
 			"ms", time.Since(began).Milliseconds(), "remote", a.remote(r), "aborted", aborted)
@@ -72,27 +76,31 @@ func (a *API) finish(out *answer, r *http.Request, began time.Time, panicked any
 // guard stands before the handler of a route: it finds out who is calling and whether they may.
 func (a *API) guard(pattern string, h http.HandlerFunc) http.HandlerFunc {
 	need := rules[pattern]
+	bounded := !need.own && !streams(pattern)
 	return func(w http.ResponseWriter, r *http.Request) {
-		if who(r.Context()).plain && !need.plain {
+		c := &w.(*answer).caller
+		if c.plain && !need.plain {
 			writeProblem(w, errPlain)
 			return
 		}
-		if need.own {
+		if !need.own {
+			if err := a.admit(&need, c, r); err != nil {
+				a.refuse(w, r, &need, c, err)
+				return
+			}
+		}
+		if need.data {
 			h(w, r)
 			return
 		}
-		c, err := a.admit(need, r)
-		if err != nil {
-			a.refuse(w, r, need, c, err)
-			return
-		}
-		if !streams(pattern) {
-			ctx, cancel := context.WithTimeout(r.Context(), a.RequestTimeout)
+		c.remote, c.agent = a.remote(r), r.UserAgent()
+		ctx := withCaller(r.Context(), c)
+		if bounded {
+			var cancel context.CancelFunc
+			ctx, cancel = context.WithTimeout(ctx, a.RequestTimeout)
 			defer cancel()
-			r = r.WithContext(ctx)
 		}
-		identified(r, c)
-		h(w, r)
+		h(w, r.WithContext(ctx))
 	}
 }
 
@@ -102,11 +110,11 @@ var errPlain = faultf(http.StatusForbidden, "This address is not encrypted, so i
 
 // streams reports whether the route's answers may take as long as they need; their handlers set a deadline for each write.
 func streams(pattern string) bool {
-	return pattern == "GET /api/v1/devices/{id}/readings" || pattern == "GET /api/v1/live/sse" || pattern == "GET /api/v1/live/poll"
+	return pattern == "GET /api/v1/devices/{id}/readings" || pattern == "GET /api/v1/live/sse" || rules[pattern].data
 }
 
 // refuse answers for the guard.
-func (a *API) refuse(w http.ResponseWriter, r *http.Request, need rule, c caller, err error) {
+func (a *API) refuse(w http.ResponseWriter, r *http.Request, need *rule, c *caller, err error) {
 	f := a.outward(r.Context(), err)
 	if c.id.Kind == "" && !need.open && errors.Is(err, access.ErrDenied) {
 		f = faultf(http.StatusUnauthorized,
@@ -149,33 +157,48 @@ func (b *timedBody) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// protective are the headers of every answer, in canonical form. The values are shared: nobody may write to them.
-var protective = []struct {
+// header is a header in canonical form. The value is shared: nobody may write to it.
+type header struct {
 	name  string
 	value []string
-}{
-	{"Content-Security-Policy", []string{"default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"}},
-	{"X-Content-Type-Options", []string{"nosniff"}},
-	{"X-Frame-Options", []string{"DENY"}},
-	{"Referrer-Policy", []string{"no-referrer"}},
-	{"Cross-Origin-Resource-Policy", []string{"same-origin"}},
-	{"Cross-Origin-Opener-Policy", []string{"same-origin"}},
-	{"Cache-Control", []string{"no-store"}},
 }
 
-// protect sets the headers that every answer has.
-func (a *API) protect(h http.Header, secure bool) {
-	for _, p := range protective {
-		h[p.name] = p.value
+// protective are the headers of every answer, and forBrowsers those that tell a browser what it may do with an answer that it
+// shows, or that a page has made it load. It does either with a cookie only: no link and no element of a page sends a token. The
+// resource policy is for those who send a cookie: SameSite counts every port of a host as the same site, and not every browser
+// keeps JSON from a page that has asked for an image (opaque response blocking).
+var (
+	protective  = []header{{"X-Content-Type-Options", []string{"nosniff"}}, {"Cache-Control", []string{"no-store"}}}
+	forBrowsers = []header{
+		{"Content-Security-Policy", []string{"default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"}},
+		{"X-Frame-Options", []string{"DENY"}},
+		{"Referrer-Policy", []string{"no-referrer"}},
+		{"Cross-Origin-Resource-Policy", []string{"same-origin"}},
+		{"Cross-Origin-Opener-Policy", []string{"same-origin"}},
 	}
-	if a.HSTS && secure {
+)
+
+// protect sets the headers of the answer. Those for browsers would be half of what a data route answers to a token.
+func (a *API) protect(out *answer, r *http.Request) {
+	h := out.Header()
+	for i := range protective {
+		h[protective[i].name] = protective[i].value
+	}
+	if out.route == nil || !out.route.data || r.Header["Authorization"] == nil {
+		for i := range forBrowsers {
+			h[forBrowsers[i].name] = forBrowsers[i].value
+		}
+	}
+	if a.HSTS && out.caller.secure {
 		h.Set("Strict-Transport-Security", "max-age=31536000")
 	}
 }
 
-// answer is a ResponseWriter that remembers the status.
+// answer is a ResponseWriter that remembers the status, and whom it is for.
 type answer struct {
 	http.ResponseWriter
+	caller   caller
+	route    *route // nil unless router.find knows it
 	status   int
 	hijacked bool
 }

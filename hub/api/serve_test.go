@@ -137,6 +137,38 @@ func TestEveryAnswerHasTheSecurityHeaders(t *testing.T) {
 	}
 }
 
+// browserHeaders are those that tell a browser what it may do with an answer.
+var browserHeaders = []string{"Content-Security-Policy", "X-Frame-Options", "Referrer-Policy", "Cross-Origin-Resource-Policy", "Cross-Origin-Opener-Policy"}
+
+func TestPollsWithATokenAreAnsweredWithoutHeadersForBrowsers(t *testing.T) {
+	r := newRig(t)
+	token, cookie := bearerOf(r.token(access.Viewer)), r.with(r.person("vera", access.Viewer))
+	for _, c := range []struct {
+		call
+		status int
+		all    bool
+	}{
+		{call{method: "GET", path: "/api/v1/live/poll?wait=0", header: token}, 200, false},
+		{call{method: "HEAD", path: "/api/v1/live/poll?wait=0", header: token}, 200, false},
+		{call{method: "GET", path: "/api/v1/live/poll?wait=x", header: token}, 422, false},
+		{call{method: "GET", path: "/api/v1/live/poll?wait=0", header: bearerOf("nobody's")}, 401, false},
+		{call{method: "GET", path: "/api/v1/live/poll?wait=0", header: cookie}, 200, true},
+		{call{method: "GET", path: "/api/v1/live/poll?wait=0"}, 401, true},
+		{call{method: "POST", path: "/api/v1/live/poll", header: token}, 405, true},
+		{call{method: "GET", path: "/api/v1/latest", header: token}, 200, true},
+	} {
+		resp, _ := r.do(c.call)
+		if resp.StatusCode != c.status || resp.Header.Get("X-Content-Type-Options") != "nosniff" || resp.Header.Get("Cache-Control") == "" {
+			t.Errorf("%s %s: %s %v", c.method, c.path, resp.Status, resp.Header)
+		}
+		for _, name := range browserHeaders {
+			if got := resp.Header.Get(name); (got != "") != c.all {
+				t.Errorf("%s %s: %s is %q", c.method, c.path, name, got)
+			}
+		}
+	}
+}
+
 func TestBodiesAreBounded(t *testing.T) {
 	r := newRig(t)
 	token := r.device("pump")

@@ -2,6 +2,7 @@ package api_test
 
 import (
 	"context"
+	"fmt"
 	"net/http"
 	"net/netip"
 	"net/url"
@@ -150,6 +151,28 @@ func TestMetricsDoNotGrowWithWhatClientsSend(t *testing.T) {
 	_, after := r.do(call{method: "GET", path: "/metrics"})
 	if n, m := strings.Count(before, "\n"), strings.Count(after, "\n"); m > n {
 		t.Errorf("%d lines became %d", n, m)
+	}
+}
+
+func TestRequestsAreCountedByRouteMethodAndStatus(t *testing.T) {
+	r := newRig(t)
+	viewer := r.token(access.Viewer)
+	const path = "/api/v1/live/poll?wait=0"
+	resp, _ := r.do(call{method: "GET", path: path, token: viewer})
+	known := bearerOf(viewer)
+	known.Set("If-None-Match", resp.Header.Get("Etag"))
+	for range 2 {
+		r.do(call{method: "GET", path: path, header: known})
+		r.do(call{method: "GET", path: path})
+		r.do(call{method: "HEAD", path: path, token: viewer})
+	}
+	_, body := r.do(call{method: "GET", path: "/metrics"})
+	for labels, n := range map[string]int{
+		`code="2xx",method="GET"`: 1, `code="3xx",method="GET"`: 2, `code="4xx",method="GET"`: 2, `code="2xx",method="HEAD"`: 2,
+	} {
+		if line := fmt.Sprintf("hub_http_requests_total{%s,route=\"GET /api/v1/live/poll\"} %d\n", labels, n); !strings.Contains(body, line) {
+			t.Errorf("there is no %s", line)
+		}
 	}
 }
 
