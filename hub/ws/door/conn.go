@@ -36,7 +36,10 @@ type conn struct {
 	holding bool   // the head is kept until it is complete
 	held    []byte // what was read and not handed on
 
+	known atomic.Bool  // not a stranger any more
 	wrote atomic.Int64 // time of the last write since Listener.epoch, for strangers that are served
+
+	readBy, writeBy deadline
 
 	// Guarded by Listener.mu.
 	place   *list.Element // nil: not a stranger
@@ -79,6 +82,9 @@ func (c *conn) entered(s http.ConnState) {
 	case http.StateHijacked, http.StateClosed:
 		c.l.remove(c)
 	case http.StateActive, http.StateIdle:
+		if c.known.Load() {
+			return
+		}
 		c.wrote.Store(int64(c.l.now()))
 		c.l.mu.Lock()
 		stranger := c.place != nil
@@ -107,7 +113,19 @@ func (c *conn) Read(p []byte) (int, error) {
 		}
 		return n, nil
 	}
-	return c.Conn.Read(p)
+	return c.read(p)
+}
+
+func (c *conn) read(p []byte) (int, error) {
+	for {
+		if err := c.readBy.begin(c.Conn.SetReadDeadline); err != nil {
+			return 0, err
+		}
+		n, err := c.Conn.Read(p)
+		if again := c.readBy.end(err); n > 0 || !again {
+			return n, err
+		}
+	}
 }
 
 var (
@@ -166,7 +184,7 @@ func (c *conn) readMore() error {
 		copy(grown, c.held)
 		c.held = grown
 	}
-	n, err := c.Conn.Read(c.held[len(c.held):cap(c.held)])
+	n, err := c.read(c.held[len(c.held):cap(c.held)])
 	c.held = c.held[:len(c.held)+n]
 	if n > 0 {
 		return nil
@@ -178,12 +196,37 @@ func (c *conn) readMore() error {
 }
 
 // Write notes that a stranger's answer makes progress.
-func (c *conn) Write(p []byte) (int, error) {
-	n, err := c.Conn.Write(p)
-	if n > 0 {
-		c.wrote.Store(int64(c.l.now()))
+func (c *conn) Write(p []byte) (n int, err error) {
+	for again := true; again; {
+		if err := c.writeBy.begin(c.Conn.SetWriteDeadline); err != nil {
+			return n, err
+		}
+		var now int
+		now, err = c.Conn.Write(p[n:])
+		n += now
+		again = c.writeBy.end(err)
+		if now > 0 && !c.known.Load() {
+			c.wrote.Store(int64(c.l.now()))
+		}
 	}
 	return n, err
+}
+
+// SetReadDeadline notes when reads, also those that wait already, are to fail.
+func (c *conn) SetReadDeadline(t time.Time) error { return c.readBy.set(t, c.Conn.SetReadDeadline) }
+
+// SetWriteDeadline notes when writes, also those that wait already, are to fail. TLS cannot go on with a write that was cut
+// short, so it is told at once.
+func (c *conn) SetWriteDeadline(t time.Time) error {
+	if c.below != nil {
+		return c.Conn.SetWriteDeadline(t)
+	}
+	return c.writeBy.set(t, c.Conn.SetWriteDeadline)
+}
+
+// SetDeadline is both.
+func (c *conn) SetDeadline(t time.Time) error {
+	return errors.Join(c.SetReadDeadline(t), c.SetWriteDeadline(t))
 }
 
 // CloseWrite closes the writing side, as net/http does when it does not want the rest of a request.
@@ -198,6 +241,8 @@ func (c *conn) CloseWrite() error {
 // read from it and not handed on. The connection is no stranger any more, so Admit must have been in order.
 func (c *conn) Release() (net.Conn, []byte) {
 	c.l.remove(c)
+	c.readBy.settle(c.Conn.SetReadDeadline)
+	c.writeBy.settle(c.Conn.SetWriteDeadline)
 	held := c.held
 	c.held = nil
 	return c.Conn, held

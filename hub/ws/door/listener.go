@@ -60,7 +60,7 @@ type key struct{}
 // Admit says that the credential of the request was found good: its connection is no stranger any more. Requests that did
 // not come through a Listener are ignored.
 func Admit(r *http.Request) {
-	if c, ok := r.Context().Value(key{}).(*conn); ok && c.l.remove(c) {
+	if c, ok := r.Context().Value(key{}).(*conn); ok && !c.known.Load() && c.l.remove(c) {
 		c.l.Metrics.Admitted.Add(1)
 	}
 }
@@ -198,6 +198,7 @@ func (l *Listener) removeLocked(c *conn) {
 		delete(l.strangers, c.source)
 	}
 	c.place = nil
+	c.known.Store(true)
 	c.timer.Stop()
 	l.count--
 	l.Metrics.Strangers.Add(-1)
