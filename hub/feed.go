@@ -130,6 +130,7 @@ type Viewer struct {
 	at         spot      // up to here everything was sent
 	shown      spot      // it may have seen the state of then, which is later than where it begins
 	greet      bool      // the welcome is still to be sent
+	leaving    bool      // it does not wait for more
 	resumeLeft int       // bytes that may be read from the log to catch up
 	snapshot   *snapshot // what is left to send of it, nil if none
 	err        error
@@ -153,7 +154,7 @@ func (h *Hub) Subscribe(_ context.Context, s Subscription, p Peer) (*Viewer, err
 		h.viewers.Add(-1)
 		return nil, ErrTooMany
 	}
-	v := &Viewer{hub: h, peer: p, once: s.Once, greet: s.Greet}
+	v := &Viewer{hub: h, peer: p, once: s.Once, leaving: s.Once, greet: s.Greet}
 	if err := v.start(s); err != nil {
 		h.viewers.Add(-1)
 		return nil, err
@@ -181,6 +182,13 @@ func (v *Viewer) Change(s Subscription) error {
 		v.peer.Wake()
 	}
 	return nil
+}
+
+// Leave says that the viewer does not wait for more: Next returns what there is, and Wake need not be called any more.
+func (v *Viewer) Leave() {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.leaving = true
 }
 
 // End ends the subscription.

@@ -87,7 +87,7 @@ func (v *Viewer) fromView(dst *[]byte, resume *string) (finding, spot) {
 		what, i, until := w.find(v.at, v.shown)
 		switch what {
 		case atEnd:
-			if v.once {
+			if v.leaving {
 				return atEnd, spot{}
 			}
 			if w.arm(v) {

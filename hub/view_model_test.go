@@ -166,6 +166,19 @@ func (x *witness) read(most int) (any bool) {
 
 func (x *witness) leave() {
 	x.log("leave")
+	if x.w.IntN(2) == 0 {
+		x.v.Leave()
+		for ok := x.w.IntN(2) == 0; ok; {
+			var frame []byte
+			var token string
+			if frame, token, ok = x.v.Next(nil); ok {
+				x.take(frame)
+			}
+			if token != "" {
+				x.token = token
+			}
+		}
+	}
 	x.v.End()
 }
 

@@ -75,6 +75,7 @@ func (a *API) tryPoll(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	defer viewer.End()
+	p.looks()
 	frame, token, ok, err := p.next(ctx, viewer)
 	switch {
 	case err != nil:
@@ -105,6 +106,7 @@ func (a *API) changed(ctx context.Context, p *poller, sub hub.Subscription, afte
 		return false, err
 	}
 	defer viewer.End()
+	p.looks()
 	_, _, ok, err := p.next(ctx, viewer)
 	return ok, err
 }
@@ -143,6 +145,14 @@ func (p *poller) waitFor(wait time.Duration) {
 		p.timer.Reset(wait)
 	}
 	p.over = p.timer.C
+}
+
+// looks takes the wake-up that a subscription begins with: what it is for is looked for anyway.
+func (p *poller) looks() {
+	select {
+	case <-p.peer.wake:
+	default:
+	}
 }
 
 func (p *poller) release() {
@@ -194,6 +204,7 @@ const counted = 2 << 10
 // answer writes the first frame and those that are there already, a snapshot whole. If that fails the connection breaks, so
 // that nobody takes a part for the whole.
 func (a *API) answer(w http.ResponseWriter, p *poller, viewer *hub.Viewer, frame []byte, token string, reset bool) {
+	viewer.Leave()
 	h := w.Header()
 	h["Content-Type"] = asJSON
 	b := append(p.body[:0], '{')
