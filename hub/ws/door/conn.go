@@ -39,7 +39,9 @@ type conn struct {
 	known atomic.Bool  // not a stranger any more
 	wrote atomic.Int64 // time of the last write since Listener.epoch, for strangers that are served
 
-	readBy, writeBy deadline
+	// noted is nil until the first request that admitted the connection is answered: it would cost strangers memory. It changes
+	// only when nobody reads or writes.
+	noted *deadlines
 
 	// Guarded by Listener.mu.
 	place   *list.Element // nil: not a stranger
@@ -83,6 +85,10 @@ func (c *conn) entered(s http.ConnState) {
 		c.l.remove(c)
 	case http.StateActive, http.StateIdle:
 		if c.known.Load() {
+			if s == http.StateIdle && c.noted == nil && c.below == nil {
+				_ = c.Conn.SetDeadline(time.Time{}) // it fails on a connection that is closed
+				c.noted = new(deadlines)
+			}
 			return
 		}
 		c.wrote.Store(int64(c.l.now()))
@@ -117,12 +123,15 @@ func (c *conn) Read(p []byte) (int, error) {
 }
 
 func (c *conn) read(p []byte) (int, error) {
+	if c.noted == nil {
+		return c.Conn.Read(p)
+	}
 	for {
-		if err := c.readBy.begin(c.Conn.SetReadDeadline); err != nil {
+		if err := c.noted.read.begin(c.Conn.SetReadDeadline); err != nil {
 			return 0, err
 		}
 		n, err := c.Conn.Read(p)
-		if again := c.readBy.end(err); n > 0 || !again {
+		if again := c.noted.read.end(err); n > 0 || !again {
 			return n, err
 		}
 	}
@@ -184,7 +193,7 @@ func (c *conn) readMore() error {
 		copy(grown, c.held)
 		c.held = grown
 	}
-	n, err := c.read(c.held[len(c.held):cap(c.held)])
+	n, err := c.Conn.Read(c.held[len(c.held):cap(c.held)])
 	c.held = c.held[:len(c.held)+n]
 	if n > 0 {
 		return nil
@@ -197,31 +206,38 @@ func (c *conn) readMore() error {
 
 // Write notes that a stranger's answer makes progress.
 func (c *conn) Write(p []byte) (n int, err error) {
+	if c.noted == nil {
+		if n, err = c.Conn.Write(p); n > 0 {
+			c.wrote.Store(int64(c.l.now()))
+		}
+		return n, err
+	}
 	for again := true; again; {
-		if err := c.writeBy.begin(c.Conn.SetWriteDeadline); err != nil {
+		if err := c.noted.write.begin(c.Conn.SetWriteDeadline); err != nil {
 			return n, err
 		}
 		var now int
 		now, err = c.Conn.Write(p[n:])
 		n += now
-		again = c.writeBy.end(err)
-		if now > 0 && !c.known.Load() {
-			c.wrote.Store(int64(c.l.now()))
-		}
+		again = c.noted.write.end(err)
 	}
 	return n, err
 }
 
-// SetReadDeadline notes when reads, also those that wait already, are to fail.
-func (c *conn) SetReadDeadline(t time.Time) error { return c.readBy.set(t, c.Conn.SetReadDeadline) }
+// SetReadDeadline holds for reads that wait already, too.
+func (c *conn) SetReadDeadline(t time.Time) error {
+	if c.noted == nil {
+		return c.Conn.SetReadDeadline(t)
+	}
+	return c.noted.read.set(t, c.Conn.SetReadDeadline)
+}
 
-// SetWriteDeadline notes when writes, also those that wait already, are to fail. TLS cannot go on with a write that was cut
-// short, so it is told at once.
+// SetWriteDeadline holds for writes that wait already, too.
 func (c *conn) SetWriteDeadline(t time.Time) error {
-	if c.below != nil {
+	if c.noted == nil {
 		return c.Conn.SetWriteDeadline(t)
 	}
-	return c.writeBy.set(t, c.Conn.SetWriteDeadline)
+	return c.noted.write.set(t, c.Conn.SetWriteDeadline)
 }
 
 // SetDeadline is both.
@@ -241,8 +257,10 @@ func (c *conn) CloseWrite() error {
 // read from it and not handed on. The connection is no stranger any more, so Admit must have been in order.
 func (c *conn) Release() (net.Conn, []byte) {
 	c.l.remove(c)
-	c.readBy.settle(c.Conn.SetReadDeadline)
-	c.writeBy.settle(c.Conn.SetWriteDeadline)
+	if c.noted != nil {
+		c.noted.read.settle(c.Conn.SetReadDeadline)
+		c.noted.write.settle(c.Conn.SetWriteDeadline)
+	}
 	held := c.held
 	c.held = nil
 	return c.Conn, held

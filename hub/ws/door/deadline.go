@@ -7,6 +7,9 @@ import (
 	"time"
 )
 
+// deadlines are those of a connection without TLS: that cannot go on with a write that was cut short.
+type deadlines struct{ read, write deadline }
+
 // deadline is the read or the write deadline of a connection, which is given to the connection below only where somebody waits
 // for that. net/http and its handlers set and lift one about eight times for each request, and hardly ever wait: most of that
 // is now a note, and the timer of the last request stays for the next. One that is too early by then is put off when it fires,

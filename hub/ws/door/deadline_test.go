@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"net/http"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -59,6 +60,9 @@ func behind(t *testing.T) (front net.Conn, below *told, client net.Conn) {
 	if _, err := io.ReadFull(front, make([]byte, 2)); err != nil {
 		t.Fatal(err)
 	}
+	state := l.Server(nil).ConnState
+	state(front, http.StateHijacked) // no stranger any more
+	state(front, http.StateIdle)
 	return front, below, client
 }
 
