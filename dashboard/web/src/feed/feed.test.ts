@@ -221,6 +221,35 @@ test('better transports are tried ever more seldom, and sooner after a change of
   r.feed.close();
 });
 
+test('a hub that was away is soon followed as well as before', async () => {
+  const r = rig();
+  r.feed.open();
+  await pass(10);
+  await r.count(2);
+  r.hub.ways.websocket = 'cut';
+  r.hub.end(0);
+  await pass(600);
+  expect(r.hub.connected()).toEqual(['sse']); // the hub came back between the two attempts
+  r.hub.ways.websocket = 'open';
+  await r.count(60);
+  expect(r.hub.connected()).toEqual(['websocket']);
+  expect(r.values).toEqual(upTo(62));
+  expect(r.phases.slice(-2)).toEqual(['sse', 'websocket']);
+
+  r.hub.ways.websocket = 'cut'; // and stays so
+  r.hub.end(0);
+  await pass(1100);
+  expect(r.hub.connected()).toEqual(['sse']);
+  const tries = () => r.hub.log.filter((l) => l === 'websocket').length;
+  const before = tries();
+  for (let s = 0; s < 29; s++) {
+    await pass(980);
+    await r.count(1); // so that the stream is known to live
+  }
+  expect(tries() - before).toBe(1);
+  r.feed.close();
+});
+
 test('a connection that is cut again and again is left for another transport', async () => {
   const r = rig();
   r.feed.open();

@@ -77,6 +77,8 @@ const held = 10_000;
 const mostBrief = 3;
 /** A resumed subscription to which nothing comes for so long has nothing to catch up with. */
 const settle = 250;
+/** One that has worked is tried again that soon after a fall: the hub may just have come back. */
+const soonClimb = 1000;
 const firstClimb = 30_000;
 const seldomClimb = 300_000;
 
@@ -103,6 +105,8 @@ export class Feed {
   /** Where the link is on the ladder, and where the next attempt begins: at what worked last. */
   private rung = 0;
   private level = 0;
+  /** The best place where it has been live, until it fell from there for good or has tried in vain to come back soon. */
+  private best = Number.POSITIVE_INFINITY;
   /** Something came over this link. */
   private begun = false;
   /** The link began with a token, so it may have nothing to tell. */
@@ -276,6 +280,7 @@ export class Feed {
     if (transport === undefined) return;
     if (this.status.phase !== 'live' || this.status.transport !== transport) {
       this.liveSince = this.heardAt;
+      this.best = Math.min(this.best, this.rung);
       this.trueAt = this.heardAt;
       this.set({ phase: 'live', transport });
     }
@@ -341,6 +346,7 @@ export class Feed {
     } else if (end.code === 0 && ++this.brief >= mostBrief && !last) {
       this.brief = 0;
       this.level = this.rung + 1;
+      this.best = this.level;
     }
   }
 
@@ -348,15 +354,17 @@ export class Feed {
     this.probing?.abort();
     clearTimeout(this.climbing);
     if (this.rung === 0) return;
-    const delay = Math.min(seldomClimb, this.firstClimb * 2 ** Math.min(this.climbs, 10)) * (0.5 + this.random() / 2);
-    this.climbing = setTimeout(() => void this.climb(), delay);
+    const usual = Math.min(seldomClimb, this.firstClimb * 2 ** Math.min(this.climbs, 10));
+    const delay = this.best < this.rung ? Math.min(soonClimb, usual) : usual;
+    this.climbing = setTimeout(() => void this.climb(), delay * (0.5 + this.random() / 2));
   }
 
   // The better way is proven first, and taken in one step: nothing of the old link is heard once the new one begins.
   private async climb(): Promise<void> {
     const probing = new AbortController();
     this.probing = probing;
-    this.climbs++;
+    if (this.best < this.rung) this.best = this.rung;
+    else this.climbs++;
     for (const [better, name] of this.ladder.slice(0, this.rung).entries()) {
       const proof = await probe(name, this.world, patience, probing.signal);
       if (probing.signal.aborted) return;
