@@ -6,22 +6,35 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/url"
 	"strings"
 
 	"telemetryhub/hub/access"
 	"telemetryhub/hub/api"
 )
 
-// base returns the address of the hub that links begin with.
+// base returns the address of the hub that links begin with. Who makes a link and who opens it may sit at two machines, so it is
+// one that works from the most places: of the names of a certificate that which needs no name server.
 func (b *bindings) base(s *serveSettings) string {
 	if s.publicURL != nil {
 		return s.publicURL.String()
 	}
-	addresses := b.urls()
-	if len(addresses) == 0 {
-		return ""
+	best, points := "", -1
+	for _, u := range b.urls() {
+		parsed, err := url.Parse(u)
+		n := 0
+		switch {
+		case err != nil || parsed.Scheme != "https":
+		case strings.HasSuffix(parsed.Hostname(), ".local"):
+			n = 2
+		default:
+			n = 1
+		}
+		if n > points {
+			best, points = u, n
+		}
 	}
-	return addresses[0]
+	return best
 }
 
 // urls returns the addresses for browsers, the one that works from the fewest places first.
@@ -107,6 +120,9 @@ func announce(ctx context.Context, w io.Writer, s *serveSettings, b *bindings, p
 		line("set up", err.Error())
 	default:
 		line("set up", api.LinkURL(b.base(s), link))
+		if here := b.urls(); len(here) > 0 && s.publicURL == nil && here[0] != b.base(s) && strings.HasPrefix(here[0], "http://") {
+			line("or here", api.LinkURL(here[0], link))
+		}
 		line("", "for the first administrator, once, until "+link.Expires.Format("15:04")+"; a restart gives a new one")
 	}
 	text.WriteByte('\n')

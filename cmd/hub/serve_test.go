@@ -14,6 +14,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"syscall"
@@ -179,6 +180,15 @@ func TestOtherMachinesAreServedWithTLS(t *testing.T) {
 	}
 	if status, _ := p.ask("GET", "/healthz", "", ""); status != http.StatusOK {
 		t.Errorf("this machine is answered %d without TLS", status)
+	}
+	for name, base := range map[string]string{"set up": address, "or here": p.url()} {
+		if !regexp.MustCompile(`(?m)^ *` + name + ` +` + regexp.QuoteMeta(base) + `/#link=`).MatchString(shown) {
+			t.Errorf("no link of %s is shown behind %q:\n%s", base, name, shown)
+		}
+	}
+	p.hub(0, "user", "add", "bob", "--role", "viewer")
+	if made := p.json("user", "link", "bob"); !strings.HasPrefix(made["url"].(string), address+"/#link=") {
+		t.Errorf("the link for somebody elsewhere is %v", made)
 	}
 }
 
