@@ -67,8 +67,8 @@ type Subscription struct {
 	// After is the token of the last frame that the viewer has seen; empty begins with a snapshot.
 	After string
 	// Tick is the least time between two frames of changes, for all viewers that see the same together: the first after a
-	// snapshot may come sooner. Where they are many, a frame reaches them one after the other within half of it. Zero means
-	// 100 ms, negative none.
+	// snapshot may come sooner. Where they are many and changes come all the time, a frame reaches them one after the other
+	// within half of it. Zero means 100 ms, negative none.
 	Tick time.Duration
 	// Format is how frames are written. Zero means JSON.
 	Format wire.Format

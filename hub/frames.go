@@ -76,8 +76,8 @@ func (v *Viewer) Next(dst []byte) (frame []byte, resume string, ok bool) {
 // fromView appends the next frame that the view has for all, or arms the viewer if it has everything.
 func (v *Viewer) fromView(dst *[]byte, resume *string) (finding, spot) {
 	w := v.view
-	var others []*Viewer
-	defer func() { w.wake(others) }()
+	var others woken
+	defer func() { others.wake() }()
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for {
@@ -91,7 +91,7 @@ func (v *Viewer) fromView(dst *[]byte, resume *string) (finding, spot) {
 				return atEnd, spot{}
 			}
 			if w.arm(v) {
-				others = append(others, w.step()...)
+				others.add(w.step())
 			}
 		case inRing:
 			f := &w.ring[i]

@@ -19,7 +19,7 @@ const (
 	sharedBytes = 32 << 20
 	smallFrame  = 4 << 10
 	ringLen     = 1024
-	// portion viewers at least are woken together, and the next ones wakeStep later, within half a tick.
+	// portion viewers at least are woken together, and the next ones wakeStep later.
 	portion  = 32
 	wakeStep = 2 * time.Millisecond
 )
@@ -52,6 +52,7 @@ type view struct {
 	waiting bool // a change or the timer will call changed
 	timer   *time.Timer
 	sentAt  time.Time // when the last frame was written that had nothing after it
+	flow    bool      // changes wait for the tick
 
 	ring  []sharedFrame // they follow each other up to end; in mode latest at most one
 	bytes int           // of memory that ring holds: a small frame may stand in what was made for a large one
@@ -215,34 +216,34 @@ func (w *view) release() []*Viewer {
 }
 
 // changed is called once after a change or when the tick is over, if the view waits for that.
-func (w *view) changed() { w.wake(w.afterChange()) }
+func (w *view) changed() { w.afterChange().wake() }
 
 // brief is true of a private view, which only wakes its viewer; others write frames, which nobody should wait for.
 func (w *view) brief() bool { return w.scope != nil }
 
-func (w *view) afterChange() []*Viewer {
+func (w *view) afterChange() woken {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.waiting = false
 	if w.scope != nil {
-		return w.release()
+		return woken{viewers: w.release()}
 	}
 	return w.step()
 }
 
 // step writes what there is for the armed viewers and returns them, or sees to it that changed is called.
-func (w *view) step() []*Viewer {
+func (w *view) step() woken {
 	if len(w.armed) == 0 {
-		return nil
+		return woken{}
 	}
 	if wait := w.key.tick - time.Since(w.sentAt); wait > 0 {
-		w.waiting = true
+		w.waiting, w.flow = true, true
 		if w.timer == nil {
 			w.timer = time.AfterFunc(wait, w.changed)
 		} else {
 			w.timer.Reset(wait)
 		}
-		return nil
+		return woken{}
 	}
 	for {
 		now := w.hub.live.now()
@@ -251,11 +252,16 @@ func (w *view) step() []*Viewer {
 			if w.end.pos >= now.pos { // else the rest follows at once
 				w.sentAt = time.Now()
 			}
-			return w.release()
+			u := woken{viewers: w.release()}
+			if w.flow {
+				u.within = w.key.tick / 2
+			}
+			w.flow = false
+			return u
 		}
 		if w.end.pos >= now.pos && w.hub.live.arm(w, now) {
-			w.waiting = true
-			return nil
+			w.waiting, w.flow = true, false
+			return woken{}
 		}
 	}
 }
@@ -410,14 +416,24 @@ func (w *view) find(at, snapshot spot) (what finding, index int, until spot) {
 	return outside, 0, next
 }
 
-// wake wakes viewers, many of them in portions: to write to hundreds at one moment takes milliseconds, for which everybody
-// else would wait, devices for their acks too.
-func (w *view) wake(viewers []*Viewer) {
-	size := len(viewers)
-	if steps := int(w.key.tick / 2 / wakeStep); steps > 1 {
+// woken are viewers that there is something for.
+type woken struct {
+	viewers []*Viewer
+	within  time.Duration
+}
+
+func (u *woken) add(more woken) {
+	u.viewers, u.within = append(u.viewers, more.viewers...), max(u.within, more.within)
+}
+
+// wake wakes them, many of them in portions within the time that they have: to write to hundreds at one moment takes
+// milliseconds, for which everybody else would wait, devices for their acks too.
+func (u woken) wake() {
+	size := len(u.viewers)
+	if steps := int(u.within / wakeStep); steps > 1 {
 		size = max(portion, (size+steps-1)/steps)
 	}
-	wakePortions(viewers, size)
+	wakePortions(u.viewers, size)
 }
 
 func wakePortions(viewers []*Viewer, size int) {

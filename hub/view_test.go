@@ -395,39 +395,52 @@ func TestManyViewersAreWokenInPortions(t *testing.T) {
 	for tick, spread := range map[time.Duration]time.Duration{100 * time.Millisecond: 50 * time.Millisecond, -1: 0} {
 		inBubble(t, func(r *rig) {
 			r.add("a")
-			peers := make([]*peer, many)
-			for i := range peers {
-				peers[i] = newPeer()
-				v, err := r.hub.Subscribe(t.Context(), hub.Subscription{Tick: tick}, peers[i])
+			type viewer struct {
+				*hub.Viewer
+				*peer
+			}
+			var list []viewer
+			for range many {
+				p := newPeer()
+				v, err := r.hub.Subscribe(t.Context(), hub.Subscription{Tick: tick}, p)
 				if err != nil {
 					t.Fatal(err)
 				}
 				defer v.End()
-				for ok := true; ok; {
-					_, _, ok = v.Next(nil)
-				}
-				<-peers[i].wake // of the subscription
+				list = append(list, viewer{v, p})
 			}
-			<-time.After(time.Second) // the tick is over
-			r.ingest("a", `{"temperature":1}`)
-			began, woken := time.Now(), 0
-			for woken < many && time.Since(began) <= spread {
+			// look returns how many were woken, and lets them read everything.
+			look := func() (n int) {
 				synctest.Wait()
-				now := 0
-				for _, p := range peers {
+				for _, v := range list {
 					select {
-					case <-p.wake:
-						now++
+					case <-v.wake:
+						n++
 					default:
+						continue
+					}
+					for ok := true; ok; {
+						_, _, ok = v.Next(nil)
 					}
 				}
-				if woken += now; spread > 0 && now > many/25 {
-					t.Errorf("with a tick of %v %d viewers were woken at once", tick, now)
+				return n
+			}
+			look()                    // the snapshots
+			<-time.After(time.Second) // the tick is over
+			r.ingest("a", `{"temperature":1}`)
+			if n := look(); n != many {
+				t.Errorf("with a tick of %v %d of %d were woken at once by a change that came alone", tick, n, many)
+			}
+			r.ingest("a", `{"temperature":2}`)
+			woken := 0
+			for began := time.Now(); time.Since(began) <= max(tick, 0)+spread; <-time.After(time.Millisecond) {
+				n := look()
+				if woken += n; spread > 0 && n > many/25 {
+					t.Errorf("with a tick of %v %d were woken at once by one of many changes", tick, n)
 				}
-				<-time.After(time.Millisecond)
 			}
 			if woken != many {
-				t.Errorf("with a tick of %v %d viewers of %d were woken within %v", tick, woken, many, spread)
+				t.Errorf("with a tick of %v %d of %d were woken within %v", tick, woken, many, spread)
 			}
 		})
 	}
