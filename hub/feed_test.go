@@ -93,6 +93,65 @@ func TestResumeFindsWhatLiesBehindMuchThatTheViewerDoesNotSee(t *testing.T) {
 	w.until(`["a","temperature",1766000000000,42]`)
 }
 
+// counted is a log that counts how often it is read.
+type counted struct {
+	storage.Log
+	reads atomic.Int64
+}
+
+func (l *counted) Read(ctx context.Context, after storage.Position, yield func(storage.Entry) bool) error {
+	l.reads.Add(1)
+	return l.Log.Read(ctx, after, yield)
+}
+
+// TestWhoFindsNothingLetsOthersHaveTheirTurn resumes behind much that the viewer does not see: who asks writes to others too.
+func TestWhoFindsNothingLetsOthersHaveTheirTurn(t *testing.T) {
+	for name, tail := range map[string]int{"log": 1, "tail": 64 << 20} {
+		r := newRig(t, hub.Options{TailBytes: tail})
+		if err := r.stop(); err != nil {
+			t.Fatal(err)
+		}
+		log := &counted{Log: r.stores.Log}
+		r.stores.Log = log
+		r.start()
+		r.add("a")
+		r.add("b")
+		b := r.connect("b")
+		b.hello("st", 1, 1)
+		w := r.watch(hub.Subscription{Mode: hub.All})
+		_, token := w.next()
+		w.v.End()
+		note := bytes.Repeat([]byte{'x'}, 4000)
+		for seq := uint64(1); seq <= 120; seq++ {
+			b.send(`{"m":"data","s":%d,"t":%d,"r":[[3,0,"%s"],[3,1,"%s"],[3,2,"%s"]]}`, seq, t0, note, note, note)
+			b.ack(seq)
+		}
+		b.send(`{"m":"data","s":121,"t":%d,"r":[[1,0,43]]}`, t0)
+		b.ack(121)
+		r.watch(hub.Subscription{}).until(`"v":43`) // the live cursor has come so far
+		w = r.watch(hub.Subscription{Mode: hub.All, Devices: []string{"a"}, After: token})
+		turns := 0
+		for woken := true; woken; turns++ {
+			select {
+			case <-w.wake:
+			default:
+				woken = false
+				continue
+			}
+			before := log.reads.Load()
+			if f, _, ok := w.v.Next(nil); ok {
+				t.Errorf("%s: there is %s", name, f)
+			}
+			if n := log.reads.Load() - before; n > 1 {
+				t.Errorf("%s: %d reads without letting others have their turn", name, n)
+			}
+		}
+		if turns < 5 {
+			t.Errorf("%s: 1.4 MB were looked through in %d turns", name, turns)
+		}
+	}
+}
+
 // holed is a log in which the group after a position is damaged, once that is said.
 type holed struct {
 	storage.Log

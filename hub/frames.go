@@ -29,7 +29,8 @@ import (
 // quality, if it is not zero.
 
 // Next appends the next frame to dst, with the token that resumes after it, if it has one. It reports false if there is
-// none now; Wake is called when there is. After ErrSlow, or when the hub stops, Peer.Close has been called.
+// none now; Wake is called when there is, or was called already if it has not looked at everything yet. After ErrSlow, or when
+// the hub stops, Peer.Close has been called.
 func (v *Viewer) Next(dst []byte) (frame []byte, resume string, ok bool) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -68,6 +69,11 @@ func (v *Viewer) Next(dst []byte) (frame []byte, resume string, ok bool) {
 				code = wire.CloseResume
 			}
 			v.peer.Close(code, v.err.Error())
+			return dst, "", false
+		}
+		if !v.leaving {
+			// To look through all that it does not see may take a second, and whoever asks may write to others too.
+			v.peer.Wake()
 			return dst, "", false
 		}
 	}
@@ -281,13 +287,25 @@ func (s *scratch) release() {
 	scratches.Put(s)
 }
 
-// catchUp writes readings for this viewer alone, up to where the view has frames again.
+// lookAhead is about how much of the log is looked at for one frame.
+const lookAhead = 256 << 10
+
+// catchUp writes readings for this viewer alone, up to where the view has frames again. If it returns none and sets no error,
+// there may be some further on.
 func (v *Viewer) catchUp(dst []byte, until spot) (frame []byte, resume string, ok bool) {
 	s := scratches.Get().(*scratch)
 	defer s.release()
 	var inTail bool
 	if s.groups, _, inTail = v.hub.tail.after(v.at.pos, s.groups[:0]); inTail {
 		v.resumeLeft = 0
+		bytes := 0
+		for i, g := range s.groups {
+			if bytes += len(g.group); bytes >= lookAhead {
+				clear(s.groups[i+1:])
+				s.groups = s.groups[:i+1]
+				break
+			}
+		}
 	} else if v.err = v.readLog(s); v.err != nil {
 		return dst, "", false
 	}
@@ -301,7 +319,6 @@ func (v *Viewer) catchUp(dst []byte, until spot) (frame []byte, resume string, o
 // readLog reads the next groups from the log. Only a viewer that resumes may do so, and only for so much: one that has once
 // kept up is too slow.
 func (v *Viewer) readLog(s *scratch) error {
-	const step = 256 << 10
 	if v.resumeLeft <= 0 {
 		return ErrSlow
 	}
@@ -313,7 +330,7 @@ func (v *Viewer) readLog(s *scratch) error {
 		}
 		s.groups = append(s.groups, tailGroup{e.Position, e.Group})
 		bytes += len(e.Group)
-		return bytes < step
+		return bytes < lookAhead
 	})
 	v.resumeLeft -= bytes
 	if errors.Is(err, storage.ErrTrimmed) || err == nil && len(s.groups) == 0 {

@@ -174,6 +174,11 @@ func (p *poller) next(ctx context.Context, viewer *hub.Viewer) (frame []byte, to
 		if p.peer.ended.Load() {
 			return nil, "", false, p.peer.bye.fault()
 		}
+		select {
+		case <-p.peer.wake:
+			continue // also if the wait is over: the viewer may not have looked at everything yet
+		default:
+		}
 		if p.over == nil {
 			return nil, "", false, nil
 		}

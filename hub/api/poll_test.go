@@ -296,3 +296,25 @@ func TestPollReadsItsQueryAsOthersDo(t *testing.T) {
 		r.want(http.StatusUnprocessableEntity, call{method: "GET", path: "/api/v1/live/poll?" + query, token: viewer})
 	}
 }
+
+// TestPollThatDoesNotWaitFindsWhatLiesBehindMuch asks for what follows much that the viewer does not ask for.
+func TestPollThatDoesNotWaitFindsWhatLiesBehindMuch(t *testing.T) {
+	for _, tail := range []int{1, 64 << 20} {
+		r := newRig(t, func(p *parts) { p.hub.TailBytes = tail })
+		pump, noise, viewer := r.device("pump"), r.device("noise"), r.token(access.Viewer)
+		v := r.want(http.StatusOK, call{method: "GET", path: "/api/v1/live/poll?mode=all", token: viewer})
+		var pack []string
+		for i := range 14 {
+			pack = append(pack, `{"n":"text`+itoa(i)+`","vs":"`+strings.Repeat("x", 4000)+`"}`)
+		}
+		for range 20 {
+			r.send("noise", noise, "["+strings.Join(pack, ",")+"]")
+		}
+		r.send("pump", pump, `{"temperature":7.25}`)
+		r.until("/api/v1/live/poll?wait=0&devices=pump", viewer, func(body string) bool { return strings.Contains(body, "7.25") })
+		path := "/api/v1/live/poll?mode=all&devices=pump&wait=0&after=" + v["token"].(string)
+		if _, body := r.do(call{method: "GET", path: path, token: viewer}); !strings.Contains(body, "7.25") {
+			t.Errorf("with a tail of %d bytes a poll finds %s", tail, body)
+		}
+	}
+}

@@ -27,7 +27,8 @@ const (
 	lastWords = 64 << 10
 )
 
-// Source is what stands behind an Outlet. Its methods are called by one goroutine at a time and must not panic.
+// Source is what stands behind an Outlet. Its methods are called by one goroutine at a time and must not panic. Other outlets
+// may wait until they return.
 type Source interface {
 	// Fill appends what is to be written, up to about Gather bytes. more reports whether there may be more; if there is none,
 	// Outlet.Wake must be called when there is.
