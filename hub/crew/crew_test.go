@@ -344,6 +344,19 @@ func TestWhatIsReadyComesBeforeTheLast(t *testing.T) {
 	}
 }
 
+// TestTheLastIsWrittenThoughTheReaderWasFaster has the reader stop the outlet before whoever ends it has come to Hurry.
+func TestTheLastIsWrittenThoughTheReaderWasFaster(t *testing.T) {
+	var q queue
+	s := &source{fill: q.fill, last: "last"}
+	theirs := connect(t, rules(), s)
+	s.Release()
+	q.put("word ")
+	s.End()
+	s.stop()
+	s.Hurry()
+	want(t, theirs, "word last")
+}
+
 func TestLastWordsAreBounded(t *testing.T) {
 	s := &source{fill: flood(1000), last: "last"}
 	theirs := connect(t, rules(), s)

@@ -51,7 +51,7 @@ type Rules struct {
 }
 
 // Outlet is the writing side of a connection. Until Release it only remembers to have been woken. Its methods return at once
-// unless they say otherwise, and are safe for concurrent use from Release on; before that, all but Wake, Ending and Kill are
+// unless they say otherwise, and are safe for concurrent use from Release on; before that, all but Wake, End and Ending are
 // for the goroutine that prepares it. What is needed to write fits into one line of the processor's cache.
 type Outlet struct {
 	// Raw is the connection, TCP or TLS. It is set before Release and never changed.
@@ -112,12 +112,17 @@ func (o *Outlet) Answer(p []byte) (int, error) {
 	return n, err
 }
 
-// Stop returns when nothing is being written, and nothing will be. It is called once, and waits as long as a write may wait.
+// Stop returns when nothing is being written, and nothing will be. After End the last is out then, if the peer took it. It is
+// called once, and waits as long as a write may wait.
 func (o *Outlet) Stop() {
 	o.gone = make(chan struct{})
-	if o.state.Swap(stopped) != idle {
-		<-o.gone
+	if o.state.Swap(stopped) == idle {
+		if o.closed || !o.ending.Load() {
+			return
+		}
+		o.rules.Crew.add(o) // whoever called End has not come to Hurry yet: the last is still to be written
 	}
+	<-o.gone
 }
 
 // Ending reports whether End was called.
