@@ -322,6 +322,28 @@ func TestPeerThatWasSlowOnceIsNotCutLater(t *testing.T) {
 	want(t, theirs, "later")
 }
 
+// TestNoDeadlineStaysBehindAWriter writes as TLS does by itself, long after the writer, when the peer asks for new keys. If that
+// fails, so does all that is read and written later.
+func TestNoDeadlineStaysBehindAWriter(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := rules()
+		var q queue
+		s := &source{fill: q.fill}
+		ours, theirs := net.Pipe()
+		plug(t, r, s, ours, theirs)
+		s.Release()
+		go func() { _, _ = io.Copy(io.Discard, theirs) }()
+		for range 3 {
+			q.put("message")
+			s.Wake()
+			<-time.After(2 * r.WriteTimeout)
+			if _, err := ours.Write([]byte("keys")); err != nil {
+				t.Fatalf("after a quiet time: %v", err)
+			}
+		}
+	})
+}
+
 func TestWhatIsReadyComesBeforeTheLast(t *testing.T) {
 	var q queue
 	for range 100 {

@@ -218,7 +218,7 @@ func (o *Outlet) pump(h *hand) bool {
 			return false
 		}
 		if !more {
-			return true
+			return o.setDeadline(false) // none may be over when TLS writes by itself, as a peer that asks for new keys has it do
 		}
 		if sent > turn && h.crew != nil {
 			o.Wake()
@@ -255,8 +255,8 @@ func (o *Outlet) send(h *hand, p []byte) bool {
 	return true
 }
 
-// setDeadline gives a write its time. To set a deadline costs as much as copying kilobytes, so a write that does not wait has
-// none, unless there is one left from another, and one that leaves enough stays.
+// setDeadline gives a write its time, or takes back that of the last one, unless the connection ends. To set a deadline costs
+// as much as copying kilobytes, so a write that does not wait has none, and one that leaves enough stays for the next.
 func (o *Outlet) setDeadline(waits bool) bool {
 	for {
 		var err error
