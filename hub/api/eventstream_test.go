@@ -3,16 +3,20 @@ package api_test
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"runtime"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"telemetryhub/hub/access"
 	"telemetryhub/hub/crew"
+	"telemetryhub/storage"
 )
 
 // raw sends the text and returns the answer to the request for a stream.
@@ -171,5 +175,132 @@ func TestAnIdleEventStreamCostsOneGoroutine(t *testing.T) {
 		if time.Since(began) > 20*time.Second {
 			t.Fatalf("%d streams have %d goroutines", streams, runtime.NumGoroutine()-before)
 		}
+	}
+}
+
+// TestTheTimesOfARequestAreNotThoseOfItsStream has a stream that is quiet for longer than a request or its body may take.
+func TestTheTimesOfARequestAreNotThoseOfItsStream(t *testing.T) {
+	const short = 30 * time.Millisecond
+	r := newRig(t, func(p *parts) {
+		p.options.RequestTimeout, p.options.BodyTimeout, p.options.WriteTimeout = short, short, short
+	})
+	dev := r.device("pump")
+	for name, rest := range map[string]string{
+		"alone": "\r\n", "with a body": "Content-Length: 2\r\n\r\n{}", "with a body that is late": "Content-Length: 2\r\n\r\n",
+		"pipelined": "\r\nGET /healthz HTTP/1.1\r\nHost: hub\r\n\r\n",
+	} {
+		conn, resp := raw(t, r, "GET /api/v1/live/sse?devices=pump HTTP/1.1\r\nHost: hub\r\nAuthorization: Bearer "+r.token(access.Viewer)+"\r\n"+rest)
+		<-time.After(4 * short)
+		r.send("pump", dev, `{"text":"`+name+`"}`)
+		e := &events{t: t, resp: resp, lines: bufio.NewScanner(resp.Body)}
+		e.until(`"` + name + `"`)
+		_ = conn.Close()
+	}
+}
+
+// narrow is a connection of which little is read at a time.
+type narrow struct{ net.Conn }
+
+func (c narrow) Read(p []byte) (int, error) {
+	runtime.Gosched()
+	return c.Conn.Read(p[:min(len(p), 15_000)])
+}
+
+// TestASlowClientGetsWholeEvents has more to send than the sockets hold, so that the hub waits amid events.
+func TestASlowClientGetsWholeEvents(t *testing.T) {
+	for name, secure := range map[string]bool{"TCP": false, "TLS": true} {
+		r := newRig(t, func(p *parts) { p.hub.TailBytes = 64 << 20 })
+		dev, addr := r.device("pump"), r.server.Listener.Addr()
+		if secure {
+			s := httptest.NewTLSServer(r.api)
+			defer s.Close()
+			addr = s.Listener.Addr()
+		}
+		conn, err := net.Dial("tcp", addr.String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		if err := conn.SetDeadline(time.Now().Add(20 * time.Second)); err != nil {
+			t.Fatal(err)
+		}
+		if err := conn.(*net.TCPConn).SetReadBuffer(64 << 10); err != nil {
+			t.Fatal(err)
+		}
+		if conn = (narrow{conn}); secure {
+			conn = tls.Client(conn, &tls.Config{InsecureSkipVerify: true}) // the test is about the stream, not the certificate
+		}
+		if _, err := io.WriteString(conn, strings.Replace(eventsRequest(r, "1.1"), "devices=none", "mode=all", 1)); err != nil {
+			t.Fatal(err)
+		}
+		r.viewers(1)
+		var pack []string
+		for i := range 14 {
+			pack = append(pack, `{"n":"text`+itoa(i)+`","vs":"`+strings.Repeat("x", 4000)+`"}`)
+		}
+		for range 150 {
+			r.send("pump", dev, "["+strings.Join(pack, ",")+"]")
+		}
+		resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		e := &events{t: t, resp: resp, lines: bufio.NewScanner(resp.Body)}
+		e.lines.Buffer(nil, 1<<20)
+		for n := 0; n < 150*len(pack); {
+			n += strings.Count(e.until("xxx").data, `xxx"`)
+		}
+		go r.stop()
+		if rest, err := io.ReadAll(resp.Body); err != nil || !strings.Contains(string(rest), "event: bye") {
+			t.Errorf("%s: the stream ends with %q, %v", name, rest, err)
+		}
+	}
+}
+
+// broken is a log that panics when it is read, once that is said.
+type broken struct {
+	storage.Log
+	now atomic.Bool
+}
+
+func (l *broken) Read(ctx context.Context, after storage.Position, yield func(storage.Entry) bool) error {
+	if l.now.Load() {
+		panic("the log is broken")
+	}
+	return l.Log.Read(ctx, after, yield)
+}
+
+func TestAPanicBreaksTheOneStream(t *testing.T) {
+	log, logs := new(broken), newLogBuffer()
+	r := newRig(t, func(p *parts) {
+		log.Log = p.stores.Log
+		p.stores.Log, p.hub.TailBytes, p.options.Logger = log, 1, logs.logger()
+	})
+	dev, viewer := r.device("pump"), r.token(access.Viewer)
+	e := r.follow("?mode=all", bearerOf(viewer))
+	first, _ := e.next()
+	e.close()
+	for i := range 10 {
+		r.send("pump", dev, `{"temperature":`+itoa(i)+`}`)
+	}
+	other := r.follow("", bearerOf(viewer))
+	other.until(`"v":9`)
+	r.viewers(1)
+	log.now.Store(true)
+	conn := dial(t, r)
+	if _, err := io.WriteString(conn, strings.Replace(eventsRequest(r, "1.1"), "devices=none", "mode=all&after="+first.id, 1)); err != nil {
+		t.Fatal(err)
+	}
+	if resp, err := http.ReadResponse(bufio.NewReader(conn), nil); err == nil {
+		if body, err := io.ReadAll(resp.Body); err == nil {
+			t.Errorf("a stream that broke looks whole: %q", body)
+		}
+	}
+	r.viewers(1)
+	log.now.Store(false)
+	r.send("pump", dev, `{"temperature":77}`)
+	other.until(`"v":77`)
+	if !strings.Contains(logs.String(), "the log is broken") {
+		t.Error("the panic is not in the log")
 	}
 }
