@@ -7,5 +7,5 @@
 // same Go types that read the requests.
 //
 // Answers about history are streamed: they take the memory of a few chunks however long they are, and end when the
-// client goes away.
+// client goes away. An event stream leaves net/http once it is found good, and is written to as the sockets are, by package crew.
 package api
