@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -19,7 +20,8 @@ type rig struct {
 	*siotest.Site
 	server  *eio.Server
 	metrics *eio.Metrics
-	opened  chan *echo // gets every stream
+	opened  chan *echo   // gets every stream
+	gets    atomic.Int64 // how many GET got here
 }
 
 func serve(t *testing.T, o eio.Options) *rig {
@@ -35,7 +37,12 @@ func serve(t *testing.T, o eio.Options) *rig {
 		t.Fatal(err)
 	}
 	r.server = server
-	r.Site = siotest.Serve(t, server)
+	r.Site = siotest.Serve(t, http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		if req.Method == http.MethodGet {
+			r.gets.Add(1)
+		}
+		server.ServeHTTP(w, req)
+	}))
 	t.Cleanup(func() {
 		_ = server.Shutdown(done()) // it says how many it had to cut, which is how many clients the test left
 		if n := r.metrics.Open.Load(); n != 0 {

@@ -56,14 +56,14 @@ func TestAStrangerMayOnlySendSoMuch(t *testing.T) {
 }
 
 func TestAStrangerHasOnlySoMuchTime(t *testing.T) {
-	r := serve(t, eio.Options{StrangerTimeout: 50 * time.Millisecond})
+	r := serve(t, eio.Options{StrangerTimeout: time.Second})
 	c, _ := r.Open()
+	p := r.Poll()
+	got := make(chan string, 1)
+	r.waitsIn(t, p, got)
 	c.Say("4alive")
 	c.Want("4alive")
 	c.WantClose(4001)
-	p := r.Poll()
-	got := make(chan string, 1)
-	waitsIn(p, got)
 	if answer := <-got; answer != "1" {
 		t.Errorf("the poll was answered %q", answer)
 	}
@@ -187,7 +187,7 @@ func TestFramesOfEverySizeArriveWhole(t *testing.T) {
 }
 
 func TestAClientThatDoesNotReadIsCut(t *testing.T) {
-	r := serve(t, eio.Options{WriteTimeout: 100 * time.Millisecond})
+	r := serve(t, eio.Options{WriteTimeout: 500 * time.Millisecond})
 	c, _ := r.Open()
 	e := r.stream(t)
 	e.Admit()

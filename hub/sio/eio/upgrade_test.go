@@ -39,7 +39,7 @@ func TestAPollThatWaitsIsSentHome(t *testing.T) {
 	r := serve(t, eio.Options{})
 	p := r.Poll()
 	got := make(chan string, 1)
-	siotest.Until(t, "the poll", waitsIn(p, got))
+	r.waitsIn(t, p, got)
 	c := p.Upgrade()
 	c.Say("2probe")
 	c.Want("3probe")
@@ -57,7 +57,7 @@ func TestAPollThatCrossesTheUpgradeIsRefused(t *testing.T) {
 		c.Say("2probe")
 		c.Want("3probe")
 		got := make(chan string, 1)
-		siotest.Until(t, "the poll", waitsIn(p, got))
+		r.waitsIn(t, p, got)
 		c.Put(siotest.Frame(siotest.Fin|siotest.OpText, "5"), siotest.Frame(siotest.Fin|siotest.OpText, "4hello"))
 		c.Want("4hello")
 		switch answer := <-got; {
@@ -73,9 +73,12 @@ func TestAPollThatCrossesTheUpgradeIsRefused(t *testing.T) {
 }
 
 func TestAFailedProbeLeavesPollingAlone(t *testing.T) {
-	r := serve(t, eio.Options{UpgradeTimeout: 50 * time.Millisecond})
 	for _, say := range []string{"4hello", "2", "5", "1", "x", ""} {
-		p := r.Poll()
+		var o eio.Options
+		if say == "" {
+			o.UpgradeTimeout = 50 * time.Millisecond
+		}
+		p := serve(t, o).Poll()
 		c := p.Upgrade()
 		if say != "" {
 			c.Say(say)
