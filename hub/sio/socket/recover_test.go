@@ -182,7 +182,7 @@ func TestAClientThatCannotGoOnStartsAnew(t *testing.T) {
 }
 
 func TestOnlySoManyAreRememberedForSoLong(t *testing.T) {
-	r := remember(t, socket.Options{RememberSockets: 2, RememberFor: 100 * time.Millisecond})
+	r := remember(t, socket.Options{RememberSockets: 2, RememberFor: time.Second})
 	var pids []string
 	for range 3 {
 		c, _, pid := r.connect(t, `{"owner":"ann"}`, "new")
