@@ -15,9 +15,7 @@ import (
 	"telemetryhub/hub"
 	"telemetryhub/hub/access"
 	"telemetryhub/hub/sio"
-	"telemetryhub/hub/sio/eio"
 	"telemetryhub/hub/sio/siotest"
-	"telemetryhub/hub/sio/socket"
 )
 
 // fakeFeed gives viewers what tests push. It refuses tokens that begin with "old".
@@ -218,9 +216,6 @@ func serve(t *testing.T, o sio.Options) *rig {
 	r := &rig{t: t, feed: newFakeFeed(), auth: newFakeAuth(), metrics: new(sio.Metrics), logs: new(lockedText)}
 	o.Metrics, o.Version = r.metrics, "1.2.3"
 	o.Logger = slog.New(slog.NewTextHandler(r.logs, &slog.HandlerOptions{Level: slog.LevelDebug}))
-	if o.Socket.Engine.CloseTimeout == 0 {
-		o.Socket = socket.Options{Engine: eio.Options{CloseTimeout: 500 * time.Millisecond}}
-	}
 	var err error
 	if r.server, err = sio.New(r.feed.Subscribe, r.auth, o); err != nil {
 		t.Fatal(err)
