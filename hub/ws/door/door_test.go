@@ -221,14 +221,15 @@ func TestLaterHeadsOfAStrangerAreBoundedToo(t *testing.T) {
 }
 
 func TestHijackedConnectionIsNoStranger(t *testing.T) {
-	h := open(t, door.Options{Timeout: 50 * time.Millisecond})
+	const limit = 500 * time.Millisecond // in which a busy machine answers, too
+	h := open(t, door.Options{Timeout: limit})
 	v := h.visit(t, "")
 	v.say(get("/hijack"))
 	v.hear(200, "mine")
 	if n := h.Metrics.Strangers.Load(); n != 0 {
 		t.Errorf("%d strangers are counted", n)
 	}
-	<-time.After(150 * time.Millisecond)
+	<-time.After(limit + 100*time.Millisecond)
 	v.say("ping")
 	if got, err := v.r.ReadString('!'); err != nil || got != "ping!" {
 		t.Errorf("heard %q, %v", got, err)
@@ -258,7 +259,7 @@ func TestWrongRequestsAreAnswered(t *testing.T) {
 }
 
 func TestStrangerThatDawdlesIsClosed(t *testing.T) {
-	const limit = 100 * time.Millisecond
+	const limit = 500 * time.Millisecond // in which a busy machine answers, too
 	h := open(t, door.Options{Timeout: limit, TLS: nil})
 	for name, said := range map[string]string{
 		"silent":           "",
@@ -302,12 +303,12 @@ func TestStrangerThatDawdlesIsClosed(t *testing.T) {
 }
 
 func TestAdmittedConnectionIsLeftAlone(t *testing.T) {
-	const limit = 50 * time.Millisecond
+	const limit = 500 * time.Millisecond // in which a busy machine answers, too
 	h := open(t, door.Options{Timeout: limit, MaxStrangers: 1})
 	v := h.visit(t, "")
 	v.say(get("/mine"))
 	v.hear(200, "welcome")
-	for range 3 { // others come and go
+	for range 2 { // others come and go
 		h.visit(t, "").gone()
 	}
 	v.say(get("/open"))
