@@ -285,10 +285,10 @@ func TestSilentSocketIsClosed(t *testing.T) {
 func TestHalfOpenConnectionIsNoticed(t *testing.T) {
 	h := newFakeHub()
 	s, _ := devices(t, h, ws.Options{Ping: 40 * time.Millisecond, CloseTimeout: 20 * time.Millisecond})
+	began := time.Now()
 	gone := dial(t, s.addr, "dev:gone") // never reads nor writes again, like behind a pulled cable
 	gone.put(masked(fin|opText, "hello"))
 	session := wait(t, h.connected, "the session")
-	began := time.Now()
 	wait(t, session.ended, "the end of the session")
 	if took := time.Since(began); took < 90*time.Millisecond {
 		t.Errorf("given up after %v already", took)
