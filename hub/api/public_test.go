@@ -80,7 +80,7 @@ func TestARequestOfSocketIOIsIdentified(t *testing.T) {
 func TestALargeFileMayTakeLongerThanARequest(t *testing.T) {
 	const size = 32 << 20
 	r := newRig(t, func(p *parts) {
-		p.options.RequestTimeout, p.options.WriteTimeout = 100*time.Millisecond, 400*time.Millisecond
+		p.options.RequestTimeout, p.options.WriteTimeout = 200*time.Millisecond, time.Second
 		p.options.Public = fstest.MapFS{"film.mp4": {Data: bytes.Repeat([]byte("x"), size)}}
 	})
 	resp, err := http.Get(r.server.URL + "/public/film.mp4")
@@ -88,7 +88,7 @@ func TestALargeFileMayTakeLongerThanARequest(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer resp.Body.Close()
-	tick := time.NewTicker(80 * time.Millisecond)
+	tick := time.NewTicker(200 * time.Millisecond)
 	defer tick.Stop()
 	total := 0
 	for buf := make([]byte, 4<<20); ; <-tick.C { // slower than a request may take, but not than a write
