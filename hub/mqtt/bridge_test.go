@@ -206,7 +206,7 @@ func TestBrokersThatSayNothing(t *testing.T) {
 	r, b := newRig(t), newBroker(t)
 	r.add("a")
 	b.publish = func(l *link, _ *packets.PublishPacket) bool { return l.n > 2 }
-	r.bridge(b.dial, func(o *mqtt.Options) { o.AckTimeout = 50 * time.Millisecond })
+	r.bridge(b.dial, func(o *mqtt.Options) { o.AckTimeout = 500 * time.Millisecond })
 	r.ingest("a", `{"n":1}`)
 	r.until("it is acknowledged", func() bool { return r.metrics.Published.Load() >= 3 })
 	if n := r.metrics.Failures.Load(); n != 2 {
@@ -284,6 +284,8 @@ func TestBridgeHearsOnlyWhatItAskedFor(t *testing.T) {
 	}
 	r.ingest("a", `{"n":1}`)
 	r.until("it publishes", func() bool { return b.kept("home/telemetry/a/n") != "" })
+	b.mu.Lock()
+	defer b.mu.Unlock()
 	for topic := range b.retained {
 		if !strings.HasPrefix(topic, "home/telemetry/") {
 			t.Errorf("publishes to %s", topic)
@@ -349,7 +351,10 @@ func TestReadingsFromABrokerAreAcknowledgedOnceStored(t *testing.T) {
 		{"ingest/nobody", `{"n":1}`}, {"ingest/a", `{"n":`}, {"ingest/UPPER", `{}`}, {"other", `{}`},
 	} {
 		if err := first.send(m.topic, m.payload, uint16(i+1), false); err != nil {
-			t.Fatal(err)
+			if i == 0 {
+				t.Fatal(err)
+			}
+			break // the connection is given up already
 		}
 	}
 	r.until("the connection is given up", func() bool { return r.metrics.Failures.Load() > 0 })
@@ -384,7 +389,7 @@ func TestReadingsFromABrokerAreAcknowledgedOnceStored(t *testing.T) {
 		select {
 		case a := <-acks:
 			seen[a.id] = seen[a.id] || a.link == l.n
-		case <-time.After(5 * time.Second):
+		case <-time.After(10 * time.Second):
 			t.Fatalf("acknowledged are %v", seen)
 		}
 	}
