@@ -484,10 +484,10 @@ func TestViewersDoNotSlowIngestion(t *testing.T) {
 			t.Errorf("%s: %d batches of %d were acked", m.id, m.acked, m.sent)
 		}
 	}
-	waitFor(t, witnesses, load[1].sent, 10*time.Second)
+	waitFor(t, witnesses, load[1].sent, patience)
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
-	timeout := time.After(10 * time.Second)
+	timeout := time.After(patience)
 	for i, w := range list {
 		for w.last.Load() < load[1].sent {
 			select {
@@ -522,7 +522,7 @@ func TestAllComeBackAtOnceAfterAKill(t *testing.T) {
 		m.mu.Lock()
 		target := m.sent + 50
 		m.mu.Unlock()
-		waitFor(t, witnesses, target, 60*time.Second)
+		waitFor(t, witnesses, target, patience)
 		n, p99 := m.acks()
 		t.Logf("%d viewers have everything %v after the start; %d acks meanwhile, 99 %% within %v; the hub took %d MiB at most", many,
 			time.Since(began).Round(time.Millisecond), n, p99, s.peakMiB())
@@ -530,7 +530,7 @@ func TestAllComeBackAtOnceAfterAKill(t *testing.T) {
 	s.checkPeak(many)
 	cancel()
 	sending.Wait()
-	waitFor(t, witnesses, m.sent, 10*time.Second)
+	waitFor(t, witnesses, m.sent, patience)
 	if m.acked != m.sent {
 		t.Errorf("%d batches of %d were acked", m.acked, m.sent)
 	}
