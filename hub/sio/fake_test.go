@@ -251,6 +251,7 @@ type user struct {
 	id, pid string
 	welcome map[string]any
 	view    *fakeViewer
+	early   []string // what came while an answer was waited for
 }
 
 var hello = regexp.MustCompile(`^40\{"sid":"([-_A-Za-z0-9]{20})","pid":"([-_A-Za-z0-9]{20})"\}$`)
@@ -291,15 +292,42 @@ func (u *user) event(name string) []any {
 	return args[1:]
 }
 
-// ask emits an event and returns the one argument of the ack as JSON.
+// ask emits an event and returns the one argument of the ack as JSON. What else comes meanwhile, as a list of people does when
+// it is due, is kept for Text.
 func (u *user) ask(args string) string {
 	u.t.Helper()
 	u.Say("427" + args)
-	got, found := strings.CutPrefix(u.Text(), "437[")
-	if !found {
-		u.t.Fatalf("%s was answered %s", args, got)
+	for {
+		text := u.Socket.Text()
+		if got, found := strings.CutPrefix(text, "437["); found {
+			return strings.TrimSuffix(got, "]")
+		}
+		if !strings.HasPrefix(text, `42["`) {
+			u.t.Fatalf("%s was answered %s", args, text)
+		}
+		u.early = append(u.early, text)
 	}
-	return strings.TrimSuffix(got, "]")
+}
+
+// Text returns the next packet.
+func (u *user) Text() string {
+	u.t.Helper()
+	if len(u.early) > 0 {
+		text := u.early[0]
+		u.early = u.early[1:]
+		return text
+	}
+	return u.Socket.Text()
+}
+
+// Want takes packets and compares.
+func (u *user) Want(texts ...string) {
+	u.t.Helper()
+	for _, want := range texts {
+		if got := u.Text(); got != want {
+			u.t.Fatalf("got %.200q, want %.200q", got, want)
+		}
+	}
 }
 
 // refused connects and returns why that was refused.
