@@ -51,7 +51,8 @@ func (a *API) tryPoll(w http.ResponseWriter, r *http.Request) error {
 	p.writeBy = time.Now().Add(a.RequestTimeout + a.WriteTimeout) // as the guard has set it
 	if wait > 0 {
 		p.waitFor(wait)
-		defer a.Access.Watch(*id, func(why access.Reason) { p.peer.Close(closeOf(why)) })()
+		peer := p.peer // it may be told still when p is somebody else's
+		defer a.Access.Watch(*id, func(why access.Reason) { peer.Close(closeOf(why)) })()
 	} else {
 		p.lookOnce()
 		sub.Once = true

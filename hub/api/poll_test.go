@@ -175,6 +175,62 @@ func TestPollThatWaitsEndsWithTheRightToIt(t *testing.T) {
 	end("stopping hub", bearerOf(r.token(access.Viewer)), func() error { go r.stop(); return nil }, http.StatusServiceUnavailable)
 }
 
+// TestARevocationThatComesTooLateMeetsNobodyElse has a poll answered while its token is being revoked, and another one begin.
+func TestARevocationThatComesTooLateMeetsNobodyElse(t *testing.T) {
+	r := newRig(t)
+	dev, other := r.device("pump"), r.token(access.Viewer)
+	made, err := r.access.CreateToken(t.Context(), access.Local(), access.TokenSpec{Role: access.Viewer})
+	if err != nil {
+		t.Fatal(err)
+	}
+	id, err := r.access.Authenticate(made.Secret.Reveal())
+	if err != nil {
+		t.Fatal(err)
+	}
+	wait := func(query, token string) chan int {
+		path, viewers := "/api/v1/live/poll?mode=all&"+query+"after="+r.state(bearerOf(token)), r.hub.Status().Viewers
+		answered := make(chan int, 1)
+		go func() {
+			resp, _ := r.do(call{method: "GET", path: path, token: token})
+			answered <- resp.StatusCode
+		}()
+		for r.hub.Status().Viewers == viewers {
+			<-time.After(time.Millisecond)
+		}
+		return answered
+	}
+	first := wait("", made.Secret.Reveal())
+	telling, told := make(chan struct{}), make(chan struct{})
+	defer r.access.Watch(id, func(access.Reason) { // before the poll is told
+		close(telling)
+		<-told
+	})()
+	revoked := make(chan any, 1)
+	go func() {
+		defer func() { revoked <- recover() }()
+		if err := r.access.RevokeToken(t.Context(), access.Local(), made.ID); err != nil {
+			t.Error(err)
+		}
+	}()
+	<-telling
+	r.send("pump", dev, `{"temperature":1.5}`)
+	if status := <-first; status != http.StatusOK {
+		t.Errorf("the first is answered %d", status)
+	}
+	for r.hub.Status().Viewers > 0 {
+		<-time.After(time.Millisecond)
+	}
+	second := wait("devices=pump&", other)
+	close(told)
+	if v := <-revoked; v != nil {
+		t.Errorf("the revocation panics: %v", v)
+	}
+	r.send("pump", dev, `{"temperature":2.5}`)
+	if status := <-second; status != http.StatusOK {
+		t.Errorf("another caller is answered %d", status)
+	}
+}
+
 // state returns a token of now.
 func (r *rig) state(header http.Header) string {
 	resp, body := r.do(call{method: "GET", path: "/api/v1/live/poll?wait=0", header: header})
