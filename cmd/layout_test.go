@@ -37,10 +37,11 @@ var arrows = map[string][]string{
 	"hub":                         {"device", "device/wire", "storage", "storage/history", "storage/record"},
 	"hub/access":                  {"device", "storage", "hub/access/..."},
 	"hub/crew":                    {},
-	"hub/ws":                      {"device", "device/wire", "storage", "hub", "hub/access", "hub/crew"},
+	"hub/frames":                  {"hub/crew"},
+	"hub/ws":                      {"device", "device/wire", "storage", "hub", "hub/access", "hub/crew", "hub/frames"},
 	"hub/broker":                  {"device", "hub", "hub/access"},
 	"hub/mqtt":                    {"device", "device/wire", "storage", "hub"},
-	"hub/sio":                     {"device", "device/wire", "hub", "hub/access", "hub/crew"},
+	"hub/sio":                     {"device", "device/wire", "hub", "hub/access", "hub/crew", "hub/frames"},
 	"hub/api":                     {"device", "device/wire", "storage", "storage/history", "hub", "hub/access/...", "hub/crew"},
 	"hub/live":                    {"device", "device/wire"},
 	"firmware-sim":                {"device/...", "firmware-sim/..."},
@@ -55,7 +56,7 @@ var arrows = map[string][]string{
 // homes lists the packages that a library is hidden in: nobody else imports it.
 var homes = map[string][]string{
 	"github.com/eclipse/paho.mqtt.golang": {"hub/mqtt"},
-	"github.com/lxzan/gws":                {"hub/ws", "hub/sio", "hub/live", "device/agent", "cmd/hub"},
+	"github.com/lxzan/gws":                {"hub/frames", "hub/live", "device/agent", "cmd/hub"},
 	"go.etcd.io/bbolt":                    {"storage/bolt", "cmd/hub"},
 	"github.com/danielgtaylor/huma":       {"hub/api"},
 	"github.com/prometheus/client_golang": {"hub/api"},
@@ -65,7 +66,7 @@ var homes = map[string][]string{
 	"github.com/klauspost/compress":       {"storage/chunk"},
 	"github.com/hanwen/go-fuse":           {"storage/storagetest/lossyfs"},
 	"periph.io/x":                         {"device/sensor"},
-	"net/http":                            {"dashboard", "hub/crew", "hub/ws", "hub/sio", "hub/api", "hub/live", "hub/access", "device/agent", "firmware-sim", "cmd/..."},
+	"net/http":                            {"dashboard", "hub/crew", "hub/frames", "hub/ws", "hub/sio", "hub/api", "hub/live", "hub/access", "device/agent", "firmware-sim", "cmd/..."},
 }
 
 // topLevel is all that may stand in the root of the repository, besides dot files.

@@ -125,6 +125,9 @@ func (o *Outlet) Stop() {
 	<-o.gone
 }
 
+// Now tells a monotonic time, that of its crew.
+func (o *Outlet) Now() time.Duration { return o.rules.Crew.now() }
+
 // Ending reports whether End was called.
 func (o *Outlet) Ending() bool { return o.ending.Load() }
 

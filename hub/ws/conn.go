@@ -1,28 +1,27 @@
 package ws
 
 import (
-	"bufio"
-	"context"
 	"net"
-	"net/http"
 	"runtime/debug"
-	"sync"
 	"sync/atomic"
 	"time"
 
-	"github.com/lxzan/gws"
-
 	"telemetryhub/device/wire"
 	"telemetryhub/hub/access"
-	"telemetryhub/hub/crew"
+	"telemetryhub/hub/frames"
 )
 
-// The size of the buffer that stays with every connection. Payloads that are larger are read past it. Viewers hardly send
-// anything.
+// The size of the buffer that stays with every connection. Viewers hardly send anything.
 const (
 	readBuffer       = 1024
 	viewerReadBuffer = 64
 )
+
+// violation says why a connection must end. The zero violation means that all is well.
+type violation struct {
+	code   wire.CloseCode
+	reason string
+}
 
 // stream is what stands behind a connection: the session of a device, or the subscription of a viewer.
 type stream interface {
@@ -40,19 +39,11 @@ type stream interface {
 // conn is one connection after the upgrade, and the Peer of the hub. Its reader is the one goroutine that lives as long
 // as the connection; a writer runs only while there is something to write.
 type conn struct {
-	crew.Outlet
-	srv    *server
-	ws     *gws.Conn
-	stream stream
-	name   string // of the identity, for logs
-
-	// The reader's own.
-	guard   guard
-	tcp     *tcpReader // nil over TLS
-	early   *[]byte    // what the peer sent right behind its request, nil once that was read
-	halted  bool       // the guard allows no more
-	broken  bool       // raw failed: there is nobody to send a close frame to
-	unwatch func()     // ends the watch over the identity
+	frames.Conn
+	srv     *server
+	stream  stream
+	name    string // of the identity, for logs
+	unwatch func() // ends the watch over the identity
 
 	// Times are counted from server.epoch.
 	begun     time.Duration
@@ -64,59 +55,10 @@ type conn struct {
 	timer     *time.Timer
 
 	failed atomic.Bool // something of this connection panicked: the stream is not asked any more
-
-	mu        sync.Mutex     // guards the fields below; never held during I/O
-	code      wire.CloseCode // it and reason stay once the outlet is ending
-	pingDue   bool
-	reason    string
-	interrupt context.CancelFunc // ends the context of life, nil if there is none
-	pong      *[]byte            // payload of the pong that is due, nil if none is
 }
 
-// Close ends the connection with a close frame. What the stream has ready still goes out before it, as far as there is
-// time for closing. It returns at once.
-func (c *conn) Close(code wire.CloseCode, reason string) {
-	if !c.setEnding(code, reason) {
-		return
-	}
-	c.cancel()
-	c.Hurry() // the reader sees to the rest
-}
-
-// setEnding notes why the connection ends. It reports false if that is known already.
-func (c *conn) setEnding(code wire.CloseCode, reason string) bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.Ending() {
-		return false
-	}
-	c.code, c.reason = code, reason
-	c.End()
-	return true
-}
-
-// life returns a context that ends when the connection is about to end. It is asked for once.
-func (c *conn) life() context.Context {
-	// That of the request ends with its handler.
-	ctx, cancel := context.WithCancel(context.Background())
-	c.mu.Lock()
-	c.interrupt = cancel
-	c.mu.Unlock()
-	if c.Ending() {
-		cancel()
-	}
-	return ctx
-}
-
-// cancel ends the context of life.
-func (c *conn) cancel() {
-	c.mu.Lock()
-	cancel := c.interrupt
-	c.mu.Unlock()
-	if cancel != nil {
-		cancel()
-	}
-}
+// Close is that of frames.Conn, with the codes of the hub.
+func (c *conn) Close(code wire.CloseCode, reason string) { c.Conn.Close(uint16(code), reason) }
 
 // remote returns the address of the peer, for logs.
 func (c *conn) remote() string { return c.Raw.RemoteAddr().String() }
@@ -127,30 +69,8 @@ type beginning func(*conn, access.Identity, wire.Format) (stream, violation)
 func (s *server) newConn(raw net.Conn, early []byte) *conn {
 	c := &conn{srv: s, stream: silence{}}
 	c.Init(&s.rules, c)
-	c.Raw, c.tcp = raw, newTCPReader(raw)
-	if len(early) > 0 {
-		c.early = &early
-	}
+	c.Take(raw, early)
 	return c
-}
-
-// answer does the upgrade.
-func (c *conn) answer(o offer) error {
-	upgrader, size := c.srv.plain, readBuffer
-	if c.srv.maxFrame <= maxViewerFrame {
-		size = viewerReadBuffer
-	}
-	// gws looks only at the first line of each of these, so it gets a request that has but one.
-	r := &http.Request{Method: http.MethodGet, Header: http.Header{
-		"Connection": {"Upgrade"}, "Upgrade": {"websocket"}, headerVersion: {"13"}, headerKey: {o.key},
-	}}
-	if o.protocol != "" {
-		upgrader = c.srv.agreed
-		r.Header[headerProtocol] = []string{o.protocol}
-	}
-	socket, err := upgrader.UpgradeFromConn((*side)(c), bufio.NewReaderSize((*side)(c), size), r)
-	c.ws = socket
-	return err
 }
 
 // start lets the connection go. The request, its buffers and the stack of its handler are free as soon as that has returned:
@@ -158,15 +78,10 @@ func (c *conn) answer(o offer) error {
 func (c *conn) start(id access.Identity, f wire.Format) {
 	c.startTimer()
 	if !c.begin(id, f) {
-		go c.ended() // it waits for the peer
+		go c.Over(nil) // it waits for the peer
 		return
 	}
-	// The read loop of gws runs under our own recover. The Recovery of gws sees neither a panic in parsing nor one in the
-	// handlers for anything but messages, and OnClose is not called after one.
-	go func() {
-		defer c.ended()
-		c.ws.ReadLoop()
-	}()
+	c.Read()
 }
 
 // begin gives the connection its stream and lets the writer go. It reports false if the connection is to end.
@@ -194,12 +109,16 @@ func (silence) next(dst []byte) ([]byte, bool, bool) { return dst, false, false 
 func (silence) alive()                               {}
 func (silence) end()                                 {}
 
-// ended is deferred by the reader. When it returns nothing of the connection is left.
-func (c *conn) ended() {
-	if v := recover(); v != nil {
-		c.panicked(v)
+// Over takes the connection down after the reader has returned. Nothing of it is left then.
+func (c *conn) Over(panicked any) {
+	if panicked != nil {
+		c.panicked(panicked)
 	}
-	c.finish()
+	c.timer.Stop()
+	c.Settle(c.endStream)
+	code, reason := c.Ended()
+	c.srv.Metrics.countClose(wire.CloseCode(code))
+	c.srv.Logger.Debug("connection ended", "remote", c.remote(), "identity", c.name, "code", code, "reason", reason)
 	c.srv.drop(c)
 }
 
@@ -215,26 +134,8 @@ func (c *conn) panicked(v any) {
 	c.srv.Metrics.Panics.Add(1)
 	c.srv.Logger.Error("panic: the connection was closed",
 		"remote", c.remote(), "identity", c.name, "panic", v, "stack", string(debug.Stack()))
-	c.Close(closeInternal, "the hub failed on this; the reason is in its log")
+	c.Close(frames.CloseInternal, "the hub failed on this; the reason is in its log")
 	c.Wake() // if the connection was ending already, the close frame is still to be sent
-}
-
-// finish takes the connection down after the reader has returned.
-func (c *conn) finish() {
-	c.timer.Stop()
-	c.cancel()
-	if c.broken || !c.Ending() {
-		c.Kill() // a writer that waits for this peer need not wait any longer
-	}
-	c.Stop()
-	c.endStream()
-	if !c.broken {
-		c.Linger()
-	}
-	c.Kill()
-	c.setEnding(closeLost, "connection lost")
-	c.srv.Metrics.countClose(c.code)
-	c.srv.Logger.Debug("connection ended", "remote", c.remote(), "identity", c.name, "code", uint16(c.code), "reason", c.reason)
 }
 
 func (c *conn) endStream() {
@@ -289,10 +190,7 @@ func (c *conn) tick() {
 		if c.nextPing += c.srv.Ping; c.nextPing <= now {
 			c.nextPing = c.srv.together(now + c.srv.Ping)
 		}
-		c.mu.Lock()
-		c.pingDue = true
-		c.mu.Unlock()
-		c.Wake()
+		c.Ping()
 	}
 	wait := max(min(c.nextPing, dead, first)-now, time.Millisecond)
 	c.due = now + wait

@@ -27,13 +27,13 @@ type Devices struct{ *server }
 // NewDevices returns a handler whose sessions connect begins, as hub.Hub.Connect does. It starts nothing.
 func NewDevices[S Session](connect func(context.Context, device.ID, hub.Peer, hub.ConnectOptions) (S, error), auth Auth,
 	o Options) (*Devices, error) {
-	s, err := newServer(auth, o, wire.MaxFrame)
+	s, err := newServer(auth, o, wire.MaxFrame, readBuffer)
 	if err != nil {
 		return nil, err
 	}
 	s.rules.Urgent = true
 	s.begin = func(c *conn, id access.Identity, f wire.Format) (stream, violation) {
-		ctx := c.life()
+		ctx := c.Life()
 		session, err := connect(ctx, id.Device, c, hub.ConnectOptions{Format: f, Remote: c.remote()})
 		if err != nil {
 			return nil, violationOf(err)

@@ -21,6 +21,5 @@
 // Connections of which nobody knows yet who they are never get here; package door bounds them. Compression is not
 // offered: its windows would cost each connection more than all else.
 //
-// gws does the upgrade, puts messages together, checks UTF-8, and finds what RFC 6455 forbids. A guard under it refuses what
-// it cannot bear, and its writing side is not used; see guard.go and write.go for why.
+// What is below messages package frames does.
 package ws

@@ -3,30 +3,10 @@ package ws
 import (
 	"net/netip"
 	"time"
-
-	"telemetryhub/device/wire"
 )
 
-// Guard is guard, for the tests outside the package.
-type Guard struct {
-	g     guard
-	limit uint64
-}
-
-// NewGuard returns a guard for frames of at most limit bytes.
-func NewGuard(limit int) *Guard { return &Guard{limit: uint64(limit)} }
-
-// Check is guard.check at the same moment each time.
-func (g *Guard) Check(p []byte) (int, wire.CloseCode) {
-	n, v := g.g.check(p, g.limit, func() time.Duration { return time.Second })
-	return n, v.code
-}
-
-// Functions for the tests outside the package.
-var (
-	ReadSubscription = readSubscription
-	Clip             = clip
-)
+// ReadSubscription is readSubscription, for the tests outside the package.
+var ReadSubscription = readSubscription
 
 // Limiter is limiter, for the tests outside the package.
 type Limiter struct{ l *limiter }

@@ -24,34 +24,6 @@ func seeds(f *testing.F) {
 	}
 }
 
-func FuzzGuardDoesNotDependOnHowBytesArrive(f *testing.F) {
-	seeds(f)
-	f.Fuzz(func(t *testing.T, stream []byte, step uint16) {
-		const limit = 4096
-		whole, code := ws.NewGuard(limit).Check(stream)
-		if code == 0 && whole != len(stream) {
-			t.Fatalf("passed %d of %d bytes and found nothing wrong", whole, len(stream))
-		}
-		g, passed := ws.NewGuard(limit), 0
-		size := int(step%50) + 1
-		for rest := stream; len(rest) > 0; {
-			n := min(size, len(rest))
-			got, c := g.Check(rest[:n])
-			passed += got
-			if rest = rest[n:]; c == 0 {
-				continue
-			}
-			if c != code || passed != whole {
-				t.Fatalf("in steps of %d: %d after %d bytes; at once: %d after %d bytes", size, c, passed, code, whole)
-			}
-			return
-		}
-		if code != 0 {
-			t.Fatalf("at once: %d; in steps of %d: nothing", code, size)
-		}
-	})
-}
-
 func FuzzNoStreamOfBytesPanics(f *testing.F) {
 	seeds(f)
 	f.Fuzz(func(t *testing.T, stream []byte, _ uint16) {
@@ -87,18 +59,6 @@ func FuzzReadSubscription(f *testing.F) {
 		}
 		if s.Tick > 1<<50 || s.Mode > 1 {
 			t.Fatalf("%s became %+v", message, s)
-		}
-	})
-}
-
-func FuzzClip(f *testing.F) {
-	f.Add(strings.Repeat("ä", 100))
-	f.Add("short")
-	f.Add(strings.Repeat("\xff", 200))
-	f.Fuzz(func(t *testing.T, s string) {
-		got := ws.Clip(s)
-		if len(got) > 123 || !strings.HasPrefix(s, got) || utf8.ValidString(s) && !utf8.ValidString(got) || len(s) <= 123 && got != s {
-			t.Fatalf("%q was cut to %q", s, got)
 		}
 	})
 }

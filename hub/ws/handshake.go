@@ -1,22 +1,14 @@
 package ws
 
 import (
-	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"net/http"
 	"strconv"
-	"strings"
 	"time"
 
 	"telemetryhub/device/wire"
-)
-
-// Header fields of the opening handshake, RFC 6455 section 11.3.
-const (
-	headerKey      = "Sec-Websocket-Key"
-	headerVersion  = "Sec-Websocket-Version"
-	headerProtocol = "Sec-Websocket-Protocol"
+	"telemetryhub/hub/frames"
 )
 
 // offer is what a request to upgrade asks for.
@@ -35,50 +27,31 @@ func readOffer(r *http.Request) (offer, *refusedError) {
 		return offer{}, e
 	case r.ProtoMajor != 1 || r.ProtoMinor < 1:
 		return offer{}, refuse(refusedHandshake, http.StatusBadRequest, "A WebSocket is opened with HTTP/1.1.")
-	case !hasToken(r.Header.Values("Connection"), "upgrade") || !hasToken(r.Header.Values("Upgrade"), "websocket"):
+	case !frames.WantsUpgrade(r):
 		return offer{}, needUpgrade(
 			"This address speaks WebSocket: connect with a WebSocket client (Connection: Upgrade, Upgrade: websocket).")
 	case r.ContentLength != 0:
 		return offer{}, refuse(refusedHandshake, http.StatusBadRequest, "A request that opens a WebSocket has no body.")
-	}
-	if v := r.Header.Values(headerVersion); len(v) != 1 || strings.TrimSpace(v[0]) != "13" {
+	case !frames.IsVersion13(r):
 		return offer{}, needUpgrade("Only version 13 of the WebSocket protocol is spoken here.")
 	}
-	keys := r.Header.Values(headerKey)
-	if len(keys) != 1 || !validKey(keys[0]) {
+	o := offer{key: frames.Key(r), format: wire.JSON}
+	if o.key == "" {
 		return offer{}, refuse(refusedHandshake, http.StatusBadRequest,
 			"Sec-WebSocket-Key must be there once, with 16 bytes in base64.")
 	}
-	o := offer{key: keys[0], format: wire.JSON}
-	wanted := r.Header.Values(headerProtocol)
+	wanted := r.Header.Values(frames.HeaderProtocol)
 	switch {
 	case len(wanted) == 0:
-	case hasToken(wanted, wire.SubprotocolCBOR):
+	case frames.HasToken(wanted, wire.SubprotocolCBOR):
 		o.protocol, o.format = wire.SubprotocolCBOR, wire.CBOR
-	case hasToken(wanted, wire.SubprotocolJSON):
+	case frames.HasToken(wanted, wire.SubprotocolJSON):
 		o.protocol = wire.SubprotocolJSON
 	default:
 		return offer{}, refuse(refusedHandshake, http.StatusBadRequest,
 			"Offer the subprotocol "+wire.SubprotocolCBOR+" or "+wire.SubprotocolJSON+", or none.")
 	}
 	return o, nil
-}
-
-// hasToken reports whether the comma-separated lists name the token, in any case.
-func hasToken(lists []string, token string) bool {
-	for _, list := range lists {
-		for item := range strings.SplitSeq(list, ",") {
-			if strings.EqualFold(strings.TrimSpace(item), token) {
-				return true
-			}
-		}
-	}
-	return false
-}
-
-func validKey(key string) bool {
-	raw, err := base64.StdEncoding.DecodeString(key)
-	return err == nil && len(raw) == 16
 }
 
 // refusedError is an upgrade that does not happen, as the client sees it.
@@ -109,7 +82,7 @@ func refuseFor(why refusal, status int, detail string, after time.Duration) *ref
 // needUpgrade says what is spoken here (RFC 9110 section 15.5.22, RFC 6455 section 4.4).
 func needUpgrade(detail string) *refusedError {
 	e := refuse(refusedHandshake, http.StatusUpgradeRequired, detail)
-	e.header = http.Header{"Upgrade": {"websocket"}, "Connection": {"Upgrade"}, headerVersion: {"13"}}
+	e.header = http.Header{"Upgrade": {"websocket"}, "Connection": {"Upgrade"}, frames.HeaderVersion: {"13"}}
 	return e
 }
 

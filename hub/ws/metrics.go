@@ -4,6 +4,7 @@ import (
 	"sync/atomic"
 
 	"telemetryhub/device/wire"
+	"telemetryhub/hub/frames"
 )
 
 // Metrics counts what happens to connections. The zero value is ready, and one may serve several handlers. All fields
@@ -40,7 +41,7 @@ var refusals = [...]string{
 
 // closes are the codes that are counted one by one, so that peers cannot make labels. The first counts all others.
 var closes = [...]wire.CloseCode{
-	0, 1000, 1001, closeProtocol, closeEmpty, closeLost, closeUTF8, closeInternal,
+	0, frames.CloseNormal, 1001, frames.CloseProtocol, frames.CloseEmpty, frames.CloseLost, frames.CloseUTF8, frames.CloseInternal,
 	wire.CloseSlow, wire.CloseDraining, wire.CloseResume, wire.CloseTooFast, wire.CloseProtocol, wire.CloseWho,
 	wire.CloseRevoked, wire.CloseReplaced, wire.CloseTooBig,
 }

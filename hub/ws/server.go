@@ -9,11 +9,10 @@ import (
 	"sync"
 	"time"
 
-	"github.com/lxzan/gws"
-
 	"telemetryhub/device/wire"
 	"telemetryhub/hub/access"
 	"telemetryhub/hub/crew"
+	"telemetryhub/hub/frames"
 )
 
 // server is what devices and viewers have in common: who may connect, and which connections there are.
@@ -26,9 +25,7 @@ type server struct {
 	limit    *limiter
 	epoch    time.Time // what conn's times are counted from
 	rules    crew.Rules
-
-	// gws refuses a client that offers no subprotocol when it has any to choose from, so there are two.
-	plain, agreed *gws.Upgrader
+	upgrader *frames.Upgrader
 
 	mu       sync.Mutex // guards the fields below
 	conns    map[*conn]struct{}
@@ -38,7 +35,7 @@ type server struct {
 	empty    chan struct{}
 }
 
-func newServer(auth Auth, o Options, maxFrame int) (*server, error) {
+func newServer(auth Auth, o Options, maxFrame, buffer int) (*server, error) {
 	if err := o.fill(); err != nil {
 		return nil, err
 	}
@@ -47,27 +44,9 @@ func newServer(auth Auth, o Options, maxFrame int) (*server, error) {
 		conns: make(map[*conn]struct{}), empty: make(chan struct{}),
 	}
 	s.rules = crew.Rules{Crew: o.Crew, WriteTimeout: o.WriteTimeout, CloseTimeout: o.CloseTimeout, Written: &o.Metrics.BytesOut}
-	s.plain = s.newUpgrader(nil)
-	s.agreed = s.newUpgrader([]string{wire.SubprotocolCBOR, wire.SubprotocolJSON})
+	s.upgrader = frames.NewUpgrader(maxFrame, buffer, wire.SubprotocolCBOR, wire.SubprotocolJSON)
 	return s, nil
 }
-
-func (s *server) newUpgrader(protocols []string) *gws.Upgrader {
-	return gws.NewUpgrader(events{}, &gws.ServerOption{
-		ReadMaxPayloadSize: s.maxFrame,
-		CheckUtf8Enabled:   true,
-		ParallelGolimit:    1, // of parallel handling, which is off; it only sizes a channel that is made all the same
-		HandshakeTimeout:   s.WriteTimeout,
-		SubProtocols:       protocols,
-		NewSession:         func() gws.SessionStorage { return nil }, // never used
-		Logger:             discard{},
-	})
-}
-
-// discard is the logger of gws, which has nothing to say that conn does not say.
-type discard struct{}
-
-func (discard) Error(...any) {}
 
 // now is the time since epoch, on the monotonic clock.
 func (s *server) now() time.Duration { return time.Since(s.epoch) }
@@ -218,7 +197,7 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	c := s.newConn(raw, early)
 	c.name = id.Name()
-	if err := c.answer(o); err != nil {
+	if err := s.upgrader.Open(&c.Conn, o.key, o.protocol); err != nil {
 		c.Kill()
 		s.leave()
 		s.Logger.Debug("the client left during the upgrade", "remote", r.RemoteAddr, "err", err)

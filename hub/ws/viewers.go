@@ -44,7 +44,7 @@ type Viewers struct{ *server }
 // NewViewers returns a handler whose subscriptions subscribe begins, as hub.Hub.Subscribe does. It starts nothing.
 func NewViewers[V Viewer](subscribe func(context.Context, hub.Subscription, hub.Peer) (V, error), auth Auth,
 	o Options) (*Viewers, error) {
-	s, err := newServer(auth, o, maxViewerFrame)
+	s, err := newServer(auth, o, maxViewerFrame, viewerReadBuffer)
 	if err != nil {
 		return nil, err
 	}

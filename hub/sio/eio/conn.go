@@ -1,18 +1,13 @@
 package eio
 
 import (
-	"bufio"
-	"net/http"
 	"runtime/debug"
-	"sync"
 	"sync/atomic"
 
-	"github.com/lxzan/gws"
-
-	"telemetryhub/hub/crew"
+	"telemetryhub/hub/frames"
 )
 
-// readBuffer is the size of the buffer that stays with every connection. Payloads that are larger are read past it.
+// readBuffer is the size of the buffer that stays with every connection.
 const readBuffer = 1024
 
 // stage is what a WebSocket is for its session.
@@ -27,88 +22,74 @@ const (
 // conn is one WebSocket. Its reader is the one goroutine that lives as long as the connection; a writer runs only while there
 // is something to write.
 type conn struct {
-	crew.Outlet
+	frames.Conn
 	srv     *Server
 	session *Session
-	stage   atomic.Int32 // a stage
-	control atomic.Bool  // hello or a pong may be due
-	started atomic.Bool  // Raw is there, and the reader and the writer run
-
-	// The reader's own.
-	halted bool // the guard allows no more
-	broken bool // Raw failed: there is nobody to send a close frame to
-	ws     *gws.Conn
-	guard  guard
-	early  []byte // what the client sent right behind its request
-
-	mu      sync.Mutex // guards the fields below; never held during I/O
-	pongDue bool
-	code    uint16 // it and reason stay once the outlet is ending
-	reason  string
-	hello   []byte // a text to be sent before all else
-	pong    []byte // payload of the pong that is due
+	stage   atomic.Int32           // a stage
+	started atomic.Bool            // Raw is there, and the reader and the writer run
+	hello   atomic.Pointer[[]byte] // a text to be sent before all else, nil if there is none
 }
 
-// close ends the connection with a close frame. What the stream has ready still goes out before it, as far as there is time
-// for closing. It returns at once.
+var _ frames.Owner = (*conn)(nil)
+
+// close is that of frames.Conn, for one that may not have started yet.
 func (c *conn) close(code uint16, reason string) {
-	if c.setEnding(code, reason) && c.started.Load() {
+	if c.SetEnding(code, reason) && c.started.Load() {
 		c.Hurry()
 	}
 }
 
-// setEnding notes why the connection ends. It reports false if that is known already.
-func (c *conn) setEnding(code uint16, reason string) bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.Ending() {
-		return false
+// fail ends the connection, and with it the session whose transport it is.
+func (c *conn) fail(why cause, code uint16, reason string) {
+	c.close(code, reason)
+	if stage(c.stage.Load()) == stageAttached {
+		c.session.shut(why, code, reason)
 	}
-	c.code, c.reason = code, reason
-	c.End()
-	return true
 }
 
-// answer does the upgrade.
-func (c *conn) answer(key string) error {
-	// gws looks only at the first line of each of these, so it gets a request that has but one.
-	r := &http.Request{Method: http.MethodGet, Header: http.Header{
-		"Connection": {"Upgrade"}, "Upgrade": {"websocket"}, headerVersion: {"13"}, headerKey: {key},
-	}}
-	socket, err := c.srv.upgrader.UpgradeFromConn((*side)(c), bufio.NewReaderSize((*side)(c), readBuffer), r)
-	c.ws = socket
-	return err
+// Came counts. A stranger gets less.
+func (c *conn) Came(n int) (frame, message uint64) {
+	c.srv.Metrics.BytesIn.Add(uint64(n))
+	limit := uint64(c.session.limit())
+	return limit, limit
 }
 
-// run is the life of the connection. It runs the read loop of gws under our own recover: the Recovery of gws sees neither a
-// panic in parsing nor one in the handlers for anything but messages, and OnClose is not called after one. Its stack stays with
-// an idle connection, and a little more on it would double that.
-func (c *conn) run() {
-	defer c.ended()
-	c.ws.ReadLoop()
-}
-
-// ended is deferred by run. When it returns nothing of the connection is left.
-func (c *conn) ended() {
-	if v := recover(); v != nil {
-		c.srv.panicked(c.session.remote, v, debug.Stack())
-		c.close(closeInternal, "the hub failed on this; the reason is in its log")
+// Receive reads a packet.
+func (c *conn) Receive(text bool, data []byte) {
+	if !text {
+		c.take(packet{kind: typeMessage, binary: true, data: data})
+		return
 	}
-	c.finish()
+	p, err := readText(data)
+	if err != nil {
+		c.fail(causeProtocol, frames.ClosePolicy, "not an Engine.IO packet")
+		return
+	}
+	c.take(p)
+}
+
+// Controlled has nothing to note: Engine.IO has pings of its own.
+func (c *conn) Controlled() {}
+
+// Left ends the session as its client wants.
+func (c *conn) Left(code uint16) { c.fail(causeClient, code, "") }
+
+// Broke ends the session because of what its client sent.
+func (c *conn) Broke(code uint16, reason string) {
+	why := causeProtocol
+	if code == frames.CloseTooBig {
+		why = causeTooBig
+	}
+	c.fail(why, code, reason)
+}
+
+// Over takes the connection down after the reader has returned. Nothing of it is left then.
+func (c *conn) Over(panicked any) {
+	if panicked != nil {
+		c.srv.panicked(c.session.remote, panicked, debug.Stack())
+		c.close(frames.CloseInternal, "the hub failed on this; the reason is in its log")
+	}
+	c.Settle(func() { c.session.detach(c) })
 	c.session.release()
 	c.srv.dropConn(c)
-}
-
-// finish takes the connection down after the reader has returned.
-func (c *conn) finish() {
-	if c.broken || !c.Ending() {
-		c.Kill() // a writer that waits for this client need not wait any longer
-	}
-	c.Stop()
-	c.setEnding(closeEmpty, "the connection broke")
-	c.session.detach(c)
-	if !c.broken {
-		c.Linger()
-	}
-	c.Kill()
 }

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/base64"
 	"testing"
-	"time"
 	"unicode/utf8"
 )
 
@@ -35,34 +34,6 @@ func FuzzPayload(f *testing.F) {
 		}
 		if bytes.IndexByte(payload, binaryMark) < 0 && !bytes.Equal(again, payload) {
 			t.Fatalf("%q was read as %q", payload, again)
-		}
-	})
-}
-
-// The guard must say of any bytes the same however they are cut.
-func FuzzGuard(f *testing.F) {
-	f.Add([]byte{0x81, 0x82, 1, 2, 3, 4, 'a', 'b', 0x89, 0x80, 0, 0, 0, 0}, uint8(3))
-	f.Add([]byte{0x82, 0xff, 0x80, 0, 0, 0, 0, 0, 0, 1}, uint8(1))
-	f.Add(bytes.Repeat([]byte{0x01, 0x80, 0, 0, 0, 0}, 50), uint8(7))
-	f.Fuzz(func(t *testing.T, data []byte, cut uint8) {
-		const limit = 1000
-		now := func() time.Duration { return time.Second }
-		var whole, parts guard
-		passed, v := whole.check(data, limit, now)
-		got := 0
-		for got < len(data) {
-			n := min(int(cut)+1, len(data)-got)
-			ok, w := parts.check(data[got:got+n], limit, now)
-			got += ok
-			if w.code != 0 {
-				if w != v || got != passed {
-					t.Fatalf("in parts %d %v, at once %d %v", got, w, passed, v)
-				}
-				return
-			}
-		}
-		if v.code != 0 {
-			t.Fatalf("only at once: %v", v)
 		}
 	})
 }

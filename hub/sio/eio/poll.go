@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"telemetryhub/hub/access"
+	"telemetryhub/hub/frames"
 )
 
 const (
@@ -28,7 +29,7 @@ func (s *Server) serveOpen(w http.ResponseWriter, r *http.Request, id access.Ide
 	}
 	defer one.release()
 	if !s.reply(w, one.appendOpen(nil, []string{transportWebSocket})) {
-		one.shut(causeTransport, closeNormal, "the client left")
+		one.shut(causeTransport, frames.CloseNormal, "the client left")
 	}
 }
 
@@ -71,7 +72,7 @@ func (s *Session) serveGet(w http.ResponseWriter, r *http.Request) {
 	p, refused := s.startPoll()
 	if refused != nil {
 		if s.ws.Load() == nil {
-			s.shut(causeOverlap, closePolicy, "two GET at a time")
+			s.shut(causeOverlap, frames.ClosePolicy, "two GET at a time")
 		}
 		s.srv.refuse(w, r, refused)
 		return
@@ -106,7 +107,7 @@ func (s *Session) serveGet(w http.ResponseWriter, r *http.Request) {
 			s.sent(w, []byte{typeNoop})
 			return
 		case <-r.Context().Done():
-			s.shut(causeTransport, closeNormal, "a poll was broken off")
+			s.shut(causeTransport, frames.CloseNormal, "a poll was broken off")
 			return
 		}
 	}
@@ -115,7 +116,7 @@ func (s *Session) serveGet(w http.ResponseWriter, r *http.Request) {
 // sent answers a poll; what could not be sent is lost, and with it the session.
 func (s *Session) sent(w http.ResponseWriter, body []byte) {
 	if !s.srv.reply(w, body) {
-		s.shut(causeTransport, closeNormal, "a poll was broken off")
+		s.shut(causeTransport, frames.CloseNormal, "a poll was broken off")
 	}
 }
 
@@ -204,7 +205,7 @@ func (s *Session) endPost() {
 func (s *Session) servePost(w http.ResponseWriter, r *http.Request) {
 	if refused := s.startPost(); refused != nil {
 		if s.ws.Load() == nil {
-			s.shut(causeOverlap, closePolicy, "two POST at a time")
+			s.shut(causeOverlap, frames.ClosePolicy, "two POST at a time")
 		}
 		s.srv.refuse(w, r, refused)
 		return
@@ -219,7 +220,7 @@ func (s *Session) servePost(w http.ResponseWriter, r *http.Request) {
 			why = causeTooBig
 		}
 		refused.cause = err
-		s.shut(why, closeTooBig, "the body of a request could not be taken")
+		s.shut(why, frames.CloseTooBig, "the body of a request could not be taken")
 		s.srv.refuse(w, r, refused)
 		return
 	}

@@ -12,10 +12,9 @@ import (
 	"sync"
 	"time"
 
-	"github.com/lxzan/gws"
-
 	"telemetryhub/hub/access"
 	"telemetryhub/hub/crew"
+	"telemetryhub/hub/frames"
 )
 
 // Names of the transports.
@@ -24,18 +23,10 @@ const (
 	transportWebSocket = "websocket"
 )
 
-// Close codes of RFC 6455 section 7.4.1, and those of the hub's other sockets, which clients of Engine.IO do not look at.
+// Close codes of the hub's other sockets, which clients of Engine.IO do not look at.
 const (
-	closeNormal   = 1000
-	closeProtocol = 1002 // the framing is broken
-	closeEmpty    = 1005 // a close frame without a code; never on the wire
-	closeUTF8     = 1007 // text that is not UTF-8
-	closePolicy   = 1008 // what is in the frames is no Engine.IO
-	closeTooBig   = 1009
-	closeInternal = 1011 // our fault
 	closeSlow     = 4001
 	closeDraining = 4002
-	closeTooFast  = 4029
 )
 
 // Server answers the requests of Engine.IO clients, at whatever path. It is safe for concurrent use.
@@ -43,7 +34,7 @@ type Server struct {
 	Options
 	open      func(*Session) Stream
 	epoch     time.Time // what the times of sessions are counted from
-	upgrader  *gws.Upgrader
+	upgrader  *frames.Upgrader
 	rules     crew.Rules
 	strangers strangers
 
@@ -64,21 +55,9 @@ func New(open func(*Session) Stream, o Options) (*Server, error) {
 		Options: o, open: open, epoch: time.Now(), strangers: strangers{max: o.MaxStrangers, from: map[netip.Addr]*list.List{}},
 		rules:    crew.Rules{Crew: o.Crew, WriteTimeout: o.WriteTimeout, CloseTimeout: o.CloseTimeout, Written: &o.Metrics.BytesOut},
 		sessions: map[string]*Session{}, conns: map[*conn]struct{}{}, empty: make(chan struct{}),
-		upgrader: gws.NewUpgrader(events{}, &gws.ServerOption{
-			ReadMaxPayloadSize: o.MaxPayload,
-			CheckUtf8Enabled:   true,
-			ParallelGolimit:    1, // of parallel handling, which is off; it only sizes a channel that is made all the same
-			HandshakeTimeout:   o.WriteTimeout,
-			NewSession:         func() gws.SessionStorage { return nil }, // never used
-			Logger:             discard{},
-		}),
+		upgrader: frames.NewUpgrader(o.MaxPayload, readBuffer),
 	}, nil
 }
-
-// discard is the logger of gws, which has nothing to say that conn does not say.
-type discard struct{}
-
-func (discard) Error(...any) {}
 
 // now is the time since epoch, on the monotonic clock.
 func (s *Server) now() time.Duration { return time.Since(s.epoch) }

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"telemetryhub/hub/access"
+	"telemetryhub/hub/frames"
 )
 
 // Stream is what stands behind a session. Receive is never called twice at a time, nor is Next; one may run beside the other.
@@ -238,7 +239,7 @@ func (s *Session) release() {
 func (s *Session) recovered() {
 	if v := recover(); v != nil {
 		s.srv.panicked(s.remote, v, debug.Stack())
-		s.shut(causePanic, closeInternal, "the hub failed on this; the reason is in its log")
+		s.shut(causePanic, frames.CloseInternal, "the hub failed on this; the reason is in its log")
 	}
 }
 
@@ -259,7 +260,7 @@ func (s *Session) take(p packet) bool {
 	case typePong:
 		s.answered()
 	case typeClose:
-		s.shut(causeClient, closeNormal, "")
+		s.shut(causeClient, frames.CloseNormal, "")
 	case typeNoop, typeUpgrade:
 	default:
 		s.broke("a packet that only a server sends")
@@ -268,7 +269,7 @@ func (s *Session) take(p packet) bool {
 }
 
 // broke ends the session because of what the client sent.
-func (s *Session) broke(reason string) { s.shut(causeProtocol, closePolicy, reason) }
+func (s *Session) broke(reason string) { s.shut(causeProtocol, frames.ClosePolicy, reason) }
 
 func (s *Session) receive(text bool, data []byte) (good bool) {
 	s.recv.Lock()

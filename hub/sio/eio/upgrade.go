@@ -1,19 +1,12 @@
 package eio
 
 import (
-	"encoding/base64"
 	"net/http"
-	"strings"
 	"time"
 
 	"telemetryhub/hub/access"
 	"telemetryhub/hub/crew"
-)
-
-// Header fields of the opening handshake, RFC 6455 section 11.3.
-const (
-	headerKey     = "Sec-Websocket-Key"
-	headerVersion = "Sec-Websocket-Version"
+	"telemetryhub/hub/frames"
 )
 
 // probe is what a client sends to see whether a WebSocket works, and what it gets back.
@@ -21,36 +14,18 @@ const probe = "probe"
 
 // readKey checks the request as RFC 6455 section 4.2.1 wants it and returns its key.
 func readKey(r *http.Request) (string, *answer) {
-	keys, versions := r.Header.Values(headerKey), r.Header.Values(headerVersion)
+	key := frames.Key(r)
 	switch {
 	case r.Method != http.MethodGet:
 		return "", refuse(refusedMethod, "A WebSocket is opened with GET.")
-	case !hasToken(r.Header.Values("Connection"), "upgrade") || !hasToken(r.Header.Values("Upgrade"), "websocket"),
-		r.ProtoMajor != 1 || r.ProtoMinor < 1, r.ContentLength != 0:
+	case !frames.WantsUpgrade(r), r.ProtoMajor != 1 || r.ProtoMinor < 1, r.ContentLength != 0:
 		return "", refuse(refusedRequest, "transport=websocket is for WebSocket clients: Connection: Upgrade, Upgrade: websocket.")
-	case len(versions) != 1 || strings.TrimSpace(versions[0]) != "13":
+	case !frames.IsVersion13(r):
 		return "", refuse(refusedRequest, "Only version 13 of the WebSocket protocol is spoken here.")
-	case len(keys) != 1 || !validKey(keys[0]):
+	case key == "":
 		return "", refuse(refusedRequest, "Sec-WebSocket-Key must be there once, with 16 bytes in base64.")
 	}
-	return keys[0], nil
-}
-
-// hasToken reports whether the comma-separated lists name the token, in any case.
-func hasToken(lists []string, token string) bool {
-	for _, list := range lists {
-		for item := range strings.SplitSeq(list, ",") {
-			if strings.EqualFold(strings.TrimSpace(item), token) {
-				return true
-			}
-		}
-	}
-	return false
-}
-
-func validKey(key string) bool {
-	raw, err := base64.StdEncoding.DecodeString(key)
-	return err == nil && len(raw) == 16
+	return key, nil
 }
 
 // serveWebSocket upgrades the request, to open a session or to become the transport of one, which is held then.
@@ -86,8 +61,8 @@ func (s *Server) serveWebSocket(w http.ResponseWriter, r *http.Request, one *Ses
 		one.abandon(c)
 		return
 	}
-	c.Raw, c.early = raw, early
-	if err := c.answer(key); err != nil {
+	c.Take(raw, early)
+	if err := s.upgrader.Open(&c.Conn, key, ""); err != nil {
 		s.Logger.Debug("the client left during the upgrade", "remote", r.RemoteAddr, "err", err)
 		c.Kill()
 		one.abandon(c)
@@ -95,8 +70,7 @@ func (s *Server) serveWebSocket(w http.ResponseWriter, r *http.Request, one *Ses
 	}
 	s.addConn(c)
 	c.start(st)
-	// The request, its buffers and this stack are free as soon as the handler has returned. The connection needs none of it.
-	go c.run()
+	c.Read() // the request, its buffers and this stack are free as soon as the handler has returned
 }
 
 // offer makes c the WebSocket that may become the transport. If there is one already, c is only closed in order, as clients
@@ -121,7 +95,7 @@ func (s *Session) offer(c *conn) (stage, *answer) {
 func (s *Session) abandon(c *conn) {
 	s.forsake(c)
 	if stage(c.stage.Load()) == stageAttached {
-		s.shut(causeTransport, closeEmpty, "the client left")
+		s.shut(causeTransport, frames.CloseEmpty, "the client left")
 	}
 	s.release()
 }
@@ -142,7 +116,7 @@ func (s *Session) forsake(c *conn) {
 func (s *Session) detach(c *conn) {
 	s.forsake(c)
 	if s.ws.Load() == c {
-		s.shut(causeTransport, closeEmpty, "the connection broke")
+		s.shut(causeTransport, frames.CloseEmpty, "the connection broke")
 	}
 }
 
@@ -151,8 +125,8 @@ func (c *conn) start(st stage) {
 	s := c.session
 	switch st {
 	case stageAttached:
-		c.hello = s.appendOpen(nil, []string{})
-		c.control.Store(true)
+		hello := s.appendOpen(nil, []string{})
+		c.hello.Store(&hello)
 		s.mu.Lock()
 		s.ws.Store(c)
 		s.mu.Unlock()
@@ -163,10 +137,10 @@ func (c *conn) start(st stage) {
 			}
 		})
 	case stageRejected:
-		c.close(closePolicy, "this session has a WebSocket already")
+		c.close(frames.ClosePolicy, "this session has a WebSocket already")
 	}
 	if s.closing.Load() {
-		c.close(closeNormal, "this session is over")
+		c.close(frames.CloseNormal, "this session is over")
 	}
 	c.started.Store(true)
 	if c.Ending() {
@@ -190,16 +164,14 @@ func (c *conn) take(p packet) {
 		c.session.probeAnswered(c)
 	case p.kind == typeUpgrade && c.session.attach(c):
 	default:
-		c.close(closePolicy, "a probe was expected")
+		c.close(frames.ClosePolicy, "a probe was expected")
 	}
 }
 
 // probeAnswered answers a probe, and sends the poll home so that the client can go on.
 func (s *Session) probeAnswered(c *conn) {
-	c.mu.Lock()
-	c.hello = append([]byte{typePong}, probe...)
-	c.mu.Unlock()
-	c.control.Store(true)
+	hello := append([]byte{typePong}, probe...)
+	c.hello.Store(&hello)
 	s.mu.Lock()
 	s.probed = true
 	p := s.poll
@@ -235,12 +207,4 @@ func (s *Session) attach(c *conn) bool {
 	}
 	c.Wake()
 	return true
-}
-
-// fail ends the connection, and with it the session whose transport it is.
-func (c *conn) fail(why cause, code uint16, reason string) {
-	c.close(code, reason)
-	if stage(c.stage.Load()) == stageAttached {
-		c.session.shut(why, code, reason)
-	}
 }

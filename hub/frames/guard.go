@@ -1,10 +1,8 @@
-package ws
+package frames
 
 import (
 	"encoding/binary"
 	"time"
-
-	"telemetryhub/device/wire"
 )
 
 // Limits of what a peer may do below the level of messages.
@@ -16,16 +14,6 @@ const (
 	controlRate  = 20
 )
 
-// Close codes of RFC 6455 section 7.4.1 that are sent beside those of the protocol.
-const (
-	closeProtocol wire.CloseCode = 1002 // the framing is broken
-	closeEmpty    wire.CloseCode = 1005 // a close frame without a code; never on the wire
-	closeLost     wire.CloseCode = 1006 // no close frame at all; never on the wire
-	closeUTF8     wire.CloseCode = 1007 // text that is not UTF-8
-	closeTooLarge wire.CloseCode = 1009 // gws says so for a message that is too large; it goes out as CloseTooBig
-	closeInternal wire.CloseCode = 1011 // our fault
-)
-
 // Opcodes of control frames, RFC 6455 section 5.2.
 const (
 	opClose = 0x8
@@ -35,28 +23,28 @@ const (
 
 // violation says why a connection must end. The zero violation means that all is well.
 type violation struct {
-	code   wire.CloseCode
+	code   uint16
 	reason string
 }
 
-// guard follows the frame headers in the bytes that a peer sends, before gws sees them. gws v1.8.9 turns a 64-bit
-// length into an int without looking at its sign, and its read loop panics; it has no limit on the number of fragments
-// and of control frames; and it can answer a frame that is too large with 1009 only, after which devices would come
-// back with the same frame. What the guard does not check, gws does.
+// guard follows the frame headers in the bytes that a peer sends, before gws sees them. gws v1.8.9 turns a 64-bit length
+// into an int without looking at its sign, and its read loop panics; it has no limit on the number of fragments and of control
+// frames; and its limit on messages is one for the whole life of a connection. What the guard does not check, gws does.
 type guard struct {
 	left      uint64   // bytes of the current frame that are still to come: masking key and payload
 	head      [10]byte // the header without the key, as far as it is here
 	have      uint8
 	fragments uint16 // frames of the current message so far
+	message   uint64 // and their bytes
 
 	control float64       // control frames that may still come at once
 	since   time.Duration // when control was reckoned
 }
 
-// check looks at the next bytes from the peer. It returns how many of them may be passed on; if not all, the violation
-// says why, and nothing after it may be passed on. limit is the largest payload of a frame; now tells a monotonic time and is
-// asked for control frames only.
-func (g *guard) check(p []byte, limit uint64, now func() time.Duration) (int, violation) {
+// check looks at the next bytes from the peer. It returns how many of them may be passed on; if not all, the violation says
+// why, and nothing after it may be passed on. frame and message are the most bytes of a frame and of a message just now; now
+// tells a monotonic time and is asked for control frames only.
+func (g *guard) check(p []byte, frame, message uint64, now func() time.Duration) (int, violation) {
 	for i := 0; i < len(p); {
 		if g.left > 0 {
 			n := min(g.left, uint64(len(p)-i))
@@ -71,9 +59,9 @@ func (g *guard) check(p []byte, limit uint64, now func() time.Duration) (int, vi
 			continue
 		}
 		g.have = 0
-		v := g.begin(limit)
+		v := g.begin(frame, message)
 		if g.head[0]&0x0f >= opClose && v.code == 0 && !g.mayControl(now()) {
-			v = violation{wire.CloseTooFast, wire.CloseTooFast.Reason()}
+			v = violation{CloseTooFast, "too many control frames"}
 		}
 		if v.code != 0 {
 			return i - 1, v // without the last byte of its header gws cannot begin with the frame
@@ -94,7 +82,7 @@ func headLen(b byte) uint8 {
 }
 
 // begin judges the frame whose header is complete.
-func (g *guard) begin(limit uint64) violation {
+func (g *guard) begin(frame, message uint64) violation {
 	size := uint64(g.head[1] & 0x7f)
 	switch size {
 	case 126:
@@ -104,17 +92,18 @@ func (g *guard) begin(limit uint64) violation {
 	}
 	switch fin, op := g.head[0]&0x80 != 0, g.head[0]&0x0f; {
 	case size>>63 != 0:
-		return violation{closeProtocol, "the highest bit of a frame length is set"} // RFC 6455 section 5.2
+		return violation{CloseProtocol, "the highest bit of a frame length is set"} // RFC 6455 section 5.2
 	case op >= opClose && g.head[1]&0x7f > 125:
-		return violation{closeProtocol, "a control frame of more than 125 bytes"} // RFC 6455 section 5.5
-	case size > limit:
-		return violation{wire.CloseTooBig, wire.CloseTooBig.Reason()}
+		return violation{CloseProtocol, "a control frame of more than 125 bytes"} // RFC 6455 section 5.5
 	case op >= opClose:
+	case size > frame || g.message+size > message:
+		return violation{CloseTooBig, "a message over the limit"}
 	case fin:
-		g.fragments = 0
+		g.fragments, g.message = 0, 0
 	default:
+		g.message += size
 		if g.fragments++; g.fragments == maxFragments {
-			return violation{wire.CloseProtocol, "a message in too many fragments"}
+			return violation{ClosePolicy, "a message in too many fragments"}
 		}
 	}
 	g.left = size

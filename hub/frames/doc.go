@@ -1,0 +1,7 @@
+// Package frames is what the WebSocket connections of a hub have in common below their messages: those of devices and viewers,
+// and those of Engine.IO.
+//
+// A [Conn] is one connection, and part of its [Owner]. gws does the upgrade, puts messages together, checks UTF-8, and finds
+// what RFC 6455 forbids. A guard under it refuses what it cannot bear, and its writing side is not used: package crew writes.
+// The reader is the one goroutine that lives as long as the connection.
+package frames
