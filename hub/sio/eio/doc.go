@@ -12,7 +12,7 @@
 //	a message, or a polling request    1 MiB after that
 //	no answer to a ping                20 s, pings are sent every 25 s
 //	a write that it does not read      10 s, then cut; closing takes 2 s at most
-//	polling requests of a session      one GET and one POST at a time; a second one ends the session
+//	polling requests of a session      one GET and one POST at a time; a second one before the answer ends the session
 //	fragments of one message           1,024, control frames 20 a second and 100 at once
 //
 // When all places are taken, the oldest session from the address that holds most of them gives way, unless it is younger than a

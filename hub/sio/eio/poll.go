@@ -47,24 +47,47 @@ func (s *Server) reply(w http.ResponseWriter, body []byte) bool {
 	return err == nil
 }
 
-// startPoll makes a GET the one that waits.
+// startPoll makes a GET the one that waits. A client that has its answer polls again at once, which may be before the poll that
+// was answered is over here: then the new one waits for that.
 func (s *Session) startPoll() (*poll, *answer) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	switch {
-	case s.ws.Load() != nil:
-		return nil, refuse(refusedRequest, "This session goes on over WebSocket.")
-	case s.poll != nil:
-		return nil, refuse(refusedRequest, "Two requests of one session waited at once. Open a new session.")
+	for {
+		s.mu.Lock()
+		before := s.poll
+		switch {
+		case s.ws.Load() != nil:
+			s.mu.Unlock()
+			return nil, refuse(refusedRequest, "This session goes on over WebSocket.")
+		case before == nil:
+			p := &poll{wake: make(chan struct{}, 1)}
+			s.poll = p
+			s.mu.Unlock()
+			return p, nil
+		case !before.answering || before.next != nil:
+			s.mu.Unlock()
+			return nil, refuse(refusedRequest, "Two requests of one session waited at once. Open a new session.")
+		}
+		over := make(chan struct{})
+		before.next = over
+		s.mu.Unlock()
+		<-over // the time for writing bounds it
 	}
-	s.poll = &poll{wake: make(chan struct{}, 1)}
-	return s.poll, nil
 }
 
 func (s *Session) endPoll() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.poll.next != nil {
+		close(s.poll.next)
+	}
 	s.poll = nil
+}
+
+// answerPoll answers the poll that waits. It reports false if that failed.
+func (s *Session) answerPoll(w http.ResponseWriter, body []byte) bool {
+	s.mu.Lock()
+	s.poll.answering = true
+	s.mu.Unlock()
+	return s.srv.reply(w, body)
 }
 
 // serveGet waits for something to send, and sends it.
@@ -115,7 +138,7 @@ func (s *Session) serveGet(w http.ResponseWriter, r *http.Request) {
 
 // sent answers a poll; what could not be sent is lost, and with it the session.
 func (s *Session) sent(w http.ResponseWriter, body []byte) {
-	if !s.srv.reply(w, body) {
+	if !s.answerPoll(w, body) {
 		s.shut(causeTransport, frames.CloseNormal, "a poll was broken off")
 	}
 }
@@ -129,10 +152,10 @@ func (s *Session) lastPoll(w http.ResponseWriter, body []byte) {
 	case len(body) == 0:
 		body = []byte{typeClose}
 	case s.stay():
-		_ = s.srv.reply(w, body) // the session is over in any case
+		_ = s.answerPoll(w, body) // the session is over in any case
 		return
 	}
-	_ = s.srv.reply(w, body)
+	_ = s.answerPoll(w, body)
 	s.hang()
 }
 

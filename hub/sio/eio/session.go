@@ -67,6 +67,10 @@ type Session struct {
 // poll is a GET that waits for something to send.
 type poll struct {
 	wake chan struct{} // has room for one
+
+	// Guarded by Session.mu.
+	answering bool          // the answer is on its way, and the client may have it before we know
+	next      chan struct{} // closed at the end, for the GET that waits for that; nil if there is none
 }
 
 func (p *poll) signal() {
@@ -143,7 +147,7 @@ func (s *Session) shut(why cause, code uint16, reason string) {
 	s.reason = reason
 	s.closing.Store(true)
 	close(s.gone)
-	c, probe, waiting := s.ws.Load(), s.probe, s.poll != nil
+	c, probe, waiting := s.ws.Load(), s.probe, s.poll != nil && !s.poll.answering
 	if s.beat != nil {
 		s.beat.Stop()
 	}

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"net/http/httptest"
 	"slices"
 	"strings"
 	"testing"
@@ -129,6 +130,54 @@ func TestASecondPollEndsTheSession(t *testing.T) {
 		t.Errorf("the session goes on: %d", status)
 	}
 	e.wait(t)
+}
+
+// heldAnswer is an answer that the client has, while the handler still believes that it writes.
+type heldAnswer struct {
+	*httptest.ResponseRecorder
+	written, release chan struct{}
+}
+
+func (h heldAnswer) Write(p []byte) (int, error) {
+	close(h.written)
+	<-h.release
+	return h.ResponseRecorder.Write(p)
+}
+
+func TestAClientThatPollsAgainAtOnceGoesOn(t *testing.T) {
+	r := serve(t, eio.Options{})
+	for _, more := range []int{1, 2} {
+		p := r.Poll()
+		e := r.stream(t)
+		e.send(message{true, "first"})
+		answer := heldAnswer{httptest.NewRecorder(), make(chan struct{}), make(chan struct{})}
+		over := make(chan struct{})
+		go func() {
+			defer close(over)
+			r.server.ServeHTTP(answer, httptest.NewRequest(http.MethodGet, "/socket.io/?EIO=4&transport=polling&sid="+p.SID, nil))
+		}()
+		<-answer.written
+		e.send(message{true, "second"})
+		next := make(chan string, more)
+		for range more {
+			r.waitsIn(t, p, next)
+		}
+		if more == 1 {
+			close(answer.release)
+			if got := <-next; got != "4second" {
+				t.Errorf("the next poll was answered %q", got)
+			}
+			<-over
+			continue
+		}
+		if got := <-next; !strings.Contains(got, `"code":3`) { // one of them is too many
+			t.Errorf("a third poll was answered %q", got)
+		}
+		close(answer.release)
+		<-next
+		<-over
+		e.wait(t)
+	}
 }
 
 // waitsIn polls in the background, and returns when the poll has got to the server.

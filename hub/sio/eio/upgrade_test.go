@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"runtime"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -109,11 +110,13 @@ func TestNothingIsLostOrReorderedByAnUpgrade(t *testing.T) {
 		p := r.Poll()
 		e := r.stream(t)
 		e.Admit()
-		stop, total := make(chan struct{}), make(chan int)
+		over, total := make(chan struct{}), make(chan int, 1)
+		stop := sync.OnceFunc(func() { close(over) })
+		defer stop()
 		go func() {
 			for n := 0; ; n++ {
 				select {
-				case <-stop:
+				case <-over:
 					total <- n
 					return
 				default:
@@ -136,6 +139,7 @@ func TestNothingIsLostOrReorderedByAnUpgrade(t *testing.T) {
 		}
 		probed := make(chan *siotest.Socket, 1)
 		go func() {
+			defer close(probed) // also when what follows fails
 			c := p.Upgrade()
 			c.Say("2probe")
 			c.Want("3probe")
@@ -143,16 +147,22 @@ func TestNothingIsLostOrReorderedByAnUpgrade(t *testing.T) {
 		}()
 		var c *siotest.Socket
 		for c == nil { // as clients do: the last poll is read to its end before the upgrade is finished
-			_, payload := p.Get()
+			status, payload := p.Get()
+			if status != http.StatusOK {
+				t.Fatalf("round %d: polled %d %s", round, status, payload)
+			}
 			take(payload)
 			select {
 			case c = <-probed:
+				if c == nil {
+					t.FailNow()
+				}
 			default:
 			}
 		}
 		c.Say("5")
 		take(c.Text())
-		close(stop)
+		stop()
 		for n := <-total; len(got) < n; {
 			take(c.Text())
 		}
