@@ -107,8 +107,11 @@ func TestNothingIsMissedOrDoubled(t *testing.T) {
 		}()
 		steady(t, c, last)
 		<-done
-		if n := len(c.status); n < 3 {
-			t.Errorf("only %d connections began or ended: nothing was tested", n)
+		// The client of net/http makes up for a broken connection by itself where it can, so the status need not tell of one.
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		if r.opened < 2 {
+			t.Error("there was only one connection: nothing was tested")
 		}
 	}
 	each(t, func(t *testing.T, over live.Transport) {

@@ -38,8 +38,9 @@ type rig struct {
 	access *access.Registry
 	stop   func()
 
-	mu    sync.Mutex // guards the fields below
-	conns []net.Conn // all that ever were
+	mu     sync.Mutex // guards the fields below
+	conns  []net.Conn // all since the last cut
+	opened int        // how many there ever were
 }
 
 // keeping is a log that keeps what it has, as one on disk does with the file that it writes to.
@@ -55,6 +56,7 @@ func newRig(t *testing.T) *rig {
 			r.mu.Lock()
 			defer r.mu.Unlock()
 			r.conns = append(r.conns, c)
+			r.opened++
 		}
 	}
 	r.server.Start()
