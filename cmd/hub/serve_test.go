@@ -498,8 +498,11 @@ func TestAHubWhoseOutputIsGoneGoesOn(t *testing.T) {
 	p := &process{t: t, dir: dir}
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
-	for range 1000 {
-		if _, err = os.Stat(filepath.Join(dir, socketName)); err == nil {
+	status := func() int {
+		return run(t.Context(), []string{"status"}, world{environment("HUB_DATA", dir), strings.NewReader(""), newScreen(), newScreen()})
+	}
+	for range 1000 { // its socket is there before it takes connections
+		if status() == exitOK {
 			break
 		}
 		<-tick.C
