@@ -350,6 +350,9 @@ func (w *viewWorld) step() {
 	if w.IntN(3) > 0 {
 		synctest.Wait()
 	}
+	if n := w.hub.Status().Viewers; n != len(w.viewers) {
+		w.t.Fatalf("%d viewers are counted, want %d", n, len(w.viewers))
+	}
 }
 
 // ingestSome takes some readings, with up to this many bytes besides.
@@ -456,5 +459,8 @@ func (w *viewWorld) end() {
 	synctest.Wait()
 	if shared, bytes, armed := w.hub.Views(); shared != 0 || bytes != 0 || armed != 0 {
 		w.t.Errorf("%d views with %d bytes, %d of them waiting, after all viewers have left", shared, bytes, armed)
+	}
+	if n := w.hub.Status().Viewers; n != 0 {
+		w.t.Errorf("%d viewers are counted after all have left", n)
 	}
 }
