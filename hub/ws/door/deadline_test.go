@@ -3,9 +3,11 @@ package door_test
 import (
 	"errors"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -120,6 +122,69 @@ func TestDeadlinesHoldAsTheyWereSet(t *testing.T) {
 				_ = set(time.Time{})
 				time.AfterFunc(24*time.Hour, func() { in(time.Minute) })
 				fails("one that is set late", 24*time.Hour+time.Minute)
+			})
+		})
+	}
+}
+
+// TestDeadlinesAreThoseOfAConnectionAlone sets deadlines at random while reads and writes wait, and compares when those end with
+// what a connection without a door does. To see one run again: -run name/seed.
+func TestDeadlinesAreThoseOfAConnectionAlone(t *testing.T) {
+	for seed := range uint64(200) {
+		t.Run(strconv.FormatUint(seed, 10), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				behindDoor, _, _ := behind(t)
+				alone, other := net.Pipe()
+				defer func() { _, _ = alone.Close(), other.Close() }()
+				random := rand.New(rand.NewPCG(seed, 0))
+				conns := [2]net.Conn{alone, behindDoor}
+				for range 100 {
+					write := random.IntN(2) == 0
+					until := [2]chan time.Time{}
+					for i, c := range conns {
+						until[i] = make(chan time.Time, 1)
+						go func() {
+							call := c.Read
+							if write {
+								call = c.Write
+							}
+							if _, err := call(make([]byte, 4)); !errors.Is(err, os.ErrDeadlineExceeded) {
+								t.Errorf("it ends with %v", err)
+							}
+							until[i] <- time.Now()
+						}()
+					}
+					for set := random.IntN(8); ; set-- {
+						if synctest.Wait(); random.IntN(2) == 0 {
+							time.Sleep(time.Duration(random.Int64N(int64(time.Minute)))) // it may have ended by then
+							synctest.Wait()
+						}
+						at := time.Now().Add(time.Duration(random.Int64N(int64(2*time.Minute))) - 20*time.Second)
+						switch {
+						case set <= 0: // so that it ends
+						case random.IntN(4) == 0:
+							at = time.Time{}
+						case random.IntN(8) == 0:
+							at = time.Unix(1, 0) // as net/http aborts a read
+						}
+						kind := random.IntN(3)
+						for _, c := range conns {
+							side := []func(time.Time) error{c.SetReadDeadline, c.SetWriteDeadline, c.SetDeadline}[kind]
+							if set <= 0 {
+								side = c.SetDeadline
+							}
+							if err := side(at); err != nil {
+								t.Error(err)
+							}
+						}
+						if set <= 0 {
+							break
+						}
+					}
+					if want, got := <-until[0], <-until[1]; !got.Equal(want) {
+						t.Fatalf("it ends %s after that of a connection alone", got.Sub(want))
+					}
+				}
 			})
 		})
 	}
