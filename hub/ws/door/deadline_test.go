@@ -127,66 +127,86 @@ func TestDeadlinesHoldAsTheyWereSet(t *testing.T) {
 	}
 }
 
-// TestDeadlinesAreThoseOfAConnectionAlone sets deadlines at random while reads and writes wait, and compares when those end with
-// what a connection without a door does. To see one run again: -run name/seed.
+// TestDeadlinesAreThoseOfAConnectionAlone sets deadlines at random before and while reads and writes wait, and compares when
+// those end with what a connection without a door does. To see one run again: -run name/seed.
 func TestDeadlinesAreThoseOfAConnectionAlone(t *testing.T) {
 	for seed := range uint64(200) {
 		t.Run(strconv.FormatUint(seed, 10), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				behindDoor, _, _ := behind(t)
-				alone, other := net.Pipe()
-				defer func() { _, _ = alone.Close(), other.Close() }()
-				random := rand.New(rand.NewPCG(seed, 0))
-				conns := [2]net.Conn{alone, behindDoor}
+				p := pair{Rand: rand.New(rand.NewPCG(seed, 0))}
+				p.conns[0], p.peers[0] = net.Pipe()
+				defer func() { _, _ = p.conns[0].Close(), p.peers[0].Close() }()
+				p.conns[1], _, p.peers[1] = behind(t)
 				for range 100 {
-					write := random.IntN(2) == 0
-					until := [2]chan time.Time{}
-					for i, c := range conns {
-						until[i] = make(chan time.Time, 1)
-						go func() {
-							call := c.Read
-							if write {
-								call = c.Write
-							}
-							if _, err := call(make([]byte, 4)); !errors.Is(err, os.ErrDeadlineExceeded) {
-								t.Errorf("it ends with %v", err)
-							}
-							until[i] <- time.Now()
-						}()
-					}
-					for set := random.IntN(8); ; set-- {
-						if synctest.Wait(); random.IntN(2) == 0 {
-							time.Sleep(time.Duration(random.Int64N(int64(time.Minute)))) // it may have ended by then
-							synctest.Wait()
-						}
-						at := time.Now().Add(time.Duration(random.Int64N(int64(2*time.Minute))) - 20*time.Second)
-						switch {
-						case set <= 0: // so that it ends
-						case random.IntN(4) == 0:
-							at = time.Time{}
-						case random.IntN(8) == 0:
-							at = time.Unix(1, 0) // as net/http aborts a read
-						}
-						kind := random.IntN(3)
-						for _, c := range conns {
-							side := []func(time.Time) error{c.SetReadDeadline, c.SetWriteDeadline, c.SetDeadline}[kind]
-							if set <= 0 {
-								side = c.SetDeadline
-							}
-							if err := side(at); err != nil {
-								t.Error(err)
-							}
-						}
-						if set <= 0 {
-							break
-						}
-					}
-					if want, got := <-until[0], <-until[1]; !got.Equal(want) {
-						t.Fatalf("it ends %s after that of a connection alone", got.Sub(want))
-					}
+					p.wait(t)
 				}
 			})
 		})
+	}
+}
+
+// pair is a connection alone, and one behind a door.
+type pair struct {
+	*rand.Rand
+	conns, peers [2]net.Conn
+}
+
+// set sets the same deadline on both.
+func (p *pair) set(t *testing.T) {
+	at, kind := time.Now().Add(time.Duration(p.Int64N(int64(2*time.Minute)))-10*time.Second), p.IntN(3)
+	switch p.IntN(8) {
+	case 0, 1:
+		at = time.Time{}
+	case 2:
+		at = time.Unix(1, 0) // as net/http aborts a read
+	}
+	for _, c := range p.conns {
+		if err := []func(time.Time) error{c.SetReadDeadline, c.SetWriteDeadline, c.SetDeadline}[kind](at); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// wait has both read or write until a deadline or the peer ends that.
+func (p *pair) wait(t *testing.T) {
+	for range p.IntN(3) {
+		p.set(t)
+	}
+	type end struct {
+		n       int
+		at      time.Time
+		timeout bool
+	}
+	write, ends := p.IntN(2) == 0, [2]chan end{}
+	for i, c := range p.conns {
+		ends[i] = make(chan end, 1)
+		call := c.Read
+		if write {
+			call = c.Write
+		}
+		go func() {
+			n, err := call(make([]byte, 4))
+			ends[i] <- end{n, time.Now(), errors.Is(err, os.ErrDeadlineExceeded)}
+		}()
+	}
+	for range p.IntN(6) {
+		synctest.Wait()
+		time.Sleep(time.Duration(p.Int64N(int64(time.Minute)))) // it may have ended by then
+		synctest.Wait()
+		p.set(t)
+	}
+	synctest.Wait()
+	for _, c := range p.peers {
+		_ = c.SetDeadline(time.Now().Add(time.Second)) // of a pipe that is open
+		if write {
+			_, _ = c.Read(make([]byte, 4)) // nobody writes any more if a deadline was first
+		} else {
+			_, _ = c.Write(make([]byte, 4))
+		}
+	}
+	want, got := <-ends[0], <-ends[1]
+	if got.n != want.n || got.timeout != want.timeout || want.timeout && !got.at.Equal(want.at) {
+		t.Fatalf("it ends as %+v, and that of a connection alone as %+v", got, want)
 	}
 }
 
