@@ -398,6 +398,17 @@ func (w *viewWorld) settle() {
 		w.crowded = false
 		w.hub.Crowd(false)
 	}
+	synctest.Wait()
+	for _, x := range w.viewers {
+		if x.once { // it waits for nothing, and later the log may have forgotten what it missed
+			for range 2 {
+				for x.look(); x.again; {
+					x.read(1000)
+				}
+			}
+			x.check()
+		}
+	}
 	for idle := 0; idle < 3; idle++ {
 		synctest.Wait()
 		for _, x := range w.viewers {
