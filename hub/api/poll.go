@@ -73,6 +73,7 @@ func (a *API) tryPoll(w http.ResponseWriter, r *http.Request) error {
 	sub.Greet = sub.After == ""
 	viewer, reset, err := a.subscribe(ctx, sub, p.peer)
 	if err != nil {
+		a.extend(w, p) // it may have waited for the change
 		return err
 	}
 	defer viewer.End()
