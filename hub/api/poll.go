@@ -4,11 +4,10 @@ import (
 	"context"
 	"errors"
 	"net/http"
-	"net/url"
-	"slices"
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"telemetryhub/device/wire"
@@ -20,6 +19,8 @@ const (
 	// defaultWait is how long a poll is held open, within what proxies wait for an answer.
 	defaultWait = 25 * time.Second
 	maxWait     = 60 * time.Second
+	// maxEvents is how much of an answer to a poll is gathered before it is sent.
+	maxEvents = 64 << 10
 )
 
 // poll answers GET /api/v1/live/poll: the frames after the token of the parameter after, as soon as there are any, or none when
@@ -41,7 +42,7 @@ func (a *API) poll(w http.ResponseWriter, r *http.Request) {
 // tryPoll returns an error as long as nothing was answered.
 func (a *API) tryPoll(w http.ResponseWriter, r *http.Request) error {
 	ctx, id := r.Context(), &w.(*answer).caller.id
-	sub, wait, err := parsePoll(r.URL.RawQuery)
+	sub, wait, err := parseLive(r.URL.RawQuery, pollQuery)
 	if err != nil {
 		return err
 	}
@@ -113,10 +114,40 @@ func (a *API) changed(ctx context.Context, p *poller, sub hub.Subscription, afte
 	return ok, err
 }
 
+// pollPeer is a poll as the hub sees it.
+type pollPeer struct {
+	wake chan struct{} // holds one element while there may be something to write, or it has ended
+
+	once  sync.Once
+	ended atomic.Bool // by Close
+	bye   farewell    // set before ended is
+}
+
+func newPollPeer() *pollPeer {
+	return &pollPeer{wake: make(chan struct{}, 1)}
+}
+
+// Wake lets the handler look for frames.
+func (p *pollPeer) Wake() {
+	select {
+	case p.wake <- struct{}{}:
+	default: // it will look anyway
+	}
+}
+
+// Close lets the handler end the stream.
+func (p *pollPeer) Close(code wire.CloseCode, reason string) {
+	p.once.Do(func() {
+		p.bye = farewell{code, reason}
+		p.ended.Store(true)
+		p.Wake()
+	})
+}
+
 // poller is the memory of a poll.
 type poller struct {
-	peer    *eventPeer
-	alone   eventPeer // of a poll that does not wait: nobody else has it
+	peer    *pollPeer
+	alone   pollPeer // of a poll that does not wait: nobody else has it
 	timer   *time.Timer
 	over    <-chan time.Time // nil if the poll does not wait
 	writeBy time.Time        // the write deadline
@@ -134,13 +165,13 @@ var pollers = sync.Pool{New: func() any { return new(poller) }}
 
 // lookOnce makes the poll one that does not wait. Nothing is sent to a nil channel.
 func (p *poller) lookOnce() {
-	p.alone = eventPeer{}
+	p.alone = pollPeer{}
 	p.peer = &p.alone
 }
 
 // waitFor makes the poll one that waits.
 func (p *poller) waitFor(wait time.Duration) {
-	p.peer = newEventPeer() // somebody may still tell it of something when the poll is over
+	p.peer = newPollPeer() // somebody may still tell it of something when the poll is over
 	if p.timer == nil {
 		p.timer = time.NewTimer(wait)
 	} else {
@@ -278,87 +309,4 @@ func entityTag(header string) string {
 		return ""
 	}
 	return tag
-}
-
-// parsePoll reads the query of a poll. That takes no map: polls come all the time.
-func parsePoll(query string) (sub hub.Subscription, wait time.Duration, err error) {
-	wait = defaultWait
-	var seen [len(pollQuery)]bool
-	for query != "" {
-		var pair string
-		pair, query, _ = strings.Cut(query, "&")
-		if pair == "" {
-			continue
-		}
-		name, value, err := unescape(pair)
-		if err != nil {
-			return sub, 0, err
-		}
-		at := slices.Index(pollQuery[:], name)
-		if at < 0 {
-			return sub, 0, faultf(http.StatusUnprocessableEntity,
-				"Unknown parameter %.40q. This address takes %s.", name, strings.Join(pollQuery[:], ", "))
-		}
-		first := !seen[at] // of two values the first counts, but lists are put together
-		seen[at] = true
-		switch {
-		case name == "devices":
-			sub.Devices = append(sub.Devices, splitList([]string{value})...)
-		case name == "metrics":
-			sub.Metrics = append(sub.Metrics, splitList([]string{value})...)
-		case !first || value == "":
-		case name == "mode":
-			sub.Mode, err = hub.ParseMode(value)
-		case name == "after":
-			sub.After = value
-		case name == "tick":
-			sub.Tick, err = parseTick(value)
-		case name == "wait":
-			wait, err = parseWait(value)
-		}
-		if err != nil {
-			return sub, 0, err
-		}
-	}
-	return sub, wait, nil
-}
-
-// pollQuery are the parameters that a poll takes.
-var pollQuery = [...]string{"devices", "metrics", "mode", "after", "tick", "wait"}
-
-// unescape returns the name and the value of a pair as url.ParseQuery reads it.
-func unescape(pair string) (name, value string, err error) {
-	name, value, _ = strings.Cut(pair, "=")
-	if strings.Contains(pair, ";") {
-		err = errQuery
-	} else if name, err = url.QueryUnescape(name); err == nil {
-		value, err = url.QueryUnescape(value)
-	}
-	if err != nil {
-		return "", "", errQuery
-	}
-	return name, value, nil
-}
-
-var errQuery = faultf(http.StatusUnprocessableEntity, "The query of the address is malformed.")
-
-// parseTick reads a number of milliseconds.
-func parseTick(text string) (time.Duration, error) {
-	ms, err := strconv.ParseFloat(text, 64)
-	if err != nil || ms != ms {
-		return 0, faultf(http.StatusUnprocessableEntity, "The tick %.40q is not a number of milliseconds.", text)
-	}
-	return hub.TickOf(ms), nil
-}
-
-// parseWait reads how long to wait: a duration, or a number of seconds.
-func parseWait(text string) (time.Duration, error) {
-	wait, err := time.ParseDuration(text)
-	if err != nil {
-		wait, err = time.ParseDuration(text + "s")
-	}
-	if err != nil || wait < 0 || wait > maxWait {
-		return 0, faultf(http.StatusUnprocessableEntity, "The wait %.40q is not understood: use 0 to %s, as 25s.", text, maxWait)
-	}
-	return wait, nil
 }

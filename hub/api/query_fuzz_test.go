@@ -6,23 +6,48 @@ import (
 	"net/http"
 	"net/url"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"telemetryhub/hub"
-	"telemetryhub/hub/access"
 )
 
-// sameAsStream fails unless a poll reads a query as an event stream does, whose query goes through url.ParseQuery.
-func sameAsStream(t *testing.T, query string) {
-	t.Helper()
-	r := &http.Request{URL: &url.URL{RawQuery: query}}
-	want, values, wantErr := newSubscription(r, access.Identity{}, pollQuery[:])
-	wantWait := defaultWait
-	if text := values.Get("wait"); wantErr == nil && text != "" {
-		wantWait, wantErr = parseWait(text)
+// parsed reads the query of a poll by url.ParseQuery.
+func parsed(query string) (sub hub.Subscription, wait time.Duration, err error) {
+	values, err := url.ParseQuery(query)
+	if err != nil {
+		return sub, 0, err
 	}
-	got, wait, err := parsePoll(query)
+	for name := range values {
+		if !slices.Contains(pollQuery, name) {
+			return sub, 0, errors.New("unknown: " + name)
+		}
+	}
+	wait = defaultWait
+	sub.After = values.Get("after")
+	for _, list := range values["devices"] {
+		sub.Devices = appendList(sub.Devices, list)
+	}
+	for _, list := range values["metrics"] {
+		sub.Metrics = appendList(sub.Metrics, list)
+	}
+	sub.Mode, err = hub.ParseMode(values.Get("mode"))
+	if text := values.Get("tick"); err == nil && text != "" {
+		sub.Tick, err = parseTick(text)
+	}
+	if text := values.Get("wait"); err == nil && text != "" {
+		wait, err = parseWait(text)
+	}
+	return sub, wait, err
+}
+
+// readAsParsed fails unless a query is read as by url.ParseQuery.
+func readAsParsed(t *testing.T, query string) {
+	t.Helper()
+	want, wantWait, wantErr := parsed(query)
+	got, wait, err := parseLive(query, pollQuery)
 	if (err != nil) != (wantErr != nil) {
 		t.Fatalf("%q: %v, want %v", query, err, wantErr)
 	}
@@ -38,7 +63,7 @@ func sameAsStream(t *testing.T, query string) {
 		}
 		return
 	}
-	if want.Scope, got.Scope = nil, nil; !reflect.DeepEqual(got, want) || wait != wantWait {
+	if !reflect.DeepEqual(got, want) || wait != wantWait {
 		t.Fatalf("%q is %+v with %v, want %+v with %v", query, got, wait, want, wantWait)
 	}
 }
@@ -50,7 +75,7 @@ var odd = []string{
 	"\x00", "\xff", "ü", "#", "?", " ", "e-1k.r.2", strings.Repeat("x", 5000),
 }
 
-func TestPollReadsQueriesAsStreamsDo(t *testing.T) {
+func TestQueriesOfTheFeedAreReadAsOthers(t *testing.T) {
 	const seed = 1
 	random := rand.New(rand.NewPCG(seed, 0))
 	for range 50_000 {
@@ -61,21 +86,21 @@ func TestPollReadsQueriesAsStreamsDo(t *testing.T) {
 				query.WriteString("&" + []string{"devices=", "metrics=h*,", "mode=all&mode=", "after=", "wait=", "tick=5&tick=", "mode=&mode="}[random.IntN(7)])
 			}
 		}
-		sameAsStream(t, query.String())
+		readAsParsed(t, query.String())
 	}
 	for _, query := range []string{strings.Repeat("devices=a&", 9000), strings.Repeat("&", 9000), strings.Repeat("%61", 9000), "wait=" + strings.Repeat("0", 9000)} {
-		sameAsStream(t, query)
+		readAsParsed(t, query)
 	}
 }
 
-// FuzzPollQuery is TestPollReadsQueriesAsStreamsDo with any text.
-func FuzzPollQuery(f *testing.F) {
+// FuzzLiveQuery is TestQueriesOfTheFeedAreReadAsOthers with any text.
+func FuzzLiveQuery(f *testing.F) {
 	for _, query := range []string{"", "devices=a%2D1&devices=&mode=all&after=e-1&tick=5&wait=0", "mode=&mode=what", "%64evices=a;b", "tick=%zz&&", "+=+"} {
 		f.Add(query)
 	}
 	f.Fuzz(func(t *testing.T, query string) {
 		if strings.Count(query, "&") < 9000 { // url.ParseQuery takes no more than 10,000
-			sameAsStream(t, query)
+			readAsParsed(t, query)
 		}
 	})
 }
