@@ -7,8 +7,9 @@ import (
 	"telemetryhub/hub/frames"
 )
 
-// readBuffer is the size of the buffer that stays with every connection.
-const readBuffer = 1024
+// readBuffer is the size of the buffer that stays with every connection. Most messages of clients are small; what is larger is
+// read past it.
+const readBuffer = 256
 
 // stage is what a WebSocket is for its session.
 type stage int32
