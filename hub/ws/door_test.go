@@ -150,7 +150,8 @@ func TestStuckPeerOverTLSIsCut(t *testing.T) {
 
 func TestFiveThousandSocketsWithoutTokenCostNothing(t *testing.T) {
 	h := newFakeHub()
-	s, front := behindDoor(t, h, ws.Options{}, door.Options{})
+	// To make so many connections may take longer than a silent device may stay, on a slow machine.
+	s, front := behindDoor(t, h, ws.Options{FirstFrame: time.Hour, Ping: time.Hour}, door.Options{})
 	good := dial(t, s.addr, "dev:good")
 	for i := range 5000 {
 		conn, err := (&net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 2)}}).Dial("tcp", s.addr)
@@ -166,6 +167,9 @@ func TestFiveThousandSocketsWithoutTokenCostNothing(t *testing.T) {
 	}
 	if n := front.Metrics.Strangers.Load(); n > 1024 {
 		t.Errorf("%d strangers at a time", n)
+	}
+	if err := good.SetReadDeadline(time.Now().Add(patience)); err != nil {
+		t.Fatal(err)
 	}
 	good.put(masked(fin|opText, "still there?"))
 	good.want(opText, "still there?")
