@@ -134,6 +134,9 @@ func (v *visitor) say(text string) { _, _ = io.WriteString(v.Conn, text) } // th
 // hear reads an answer.
 func (v *visitor) hear(status int, body string) {
 	v.t.Helper()
+	if err := v.SetReadDeadline(time.Now().Add(patience)); err != nil {
+		v.t.Fatal(err)
+	}
 	resp, err := http.ReadResponse(v.r, nil)
 	if err != nil {
 		v.t.Fatalf("no answer: %v", err)
