@@ -20,8 +20,8 @@ const (
 	smallFrame  = 4 << 10
 	ringLen     = 1024
 	// portion viewers at least are woken together, and the next ones wakeStep later.
-	portion  = 32
-	wakeStep = 2 * time.Millisecond
+	portion  = 16
+	wakeStep = time.Millisecond
 )
 
 // viewKey says which viewers see the same.
