@@ -5,6 +5,8 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+
+	"telemetryhub/hub/access"
 )
 
 // strangers are the connections that have not authenticated, of which an attacker can have any number. One too many closes
@@ -117,10 +119,5 @@ func sourceOf(raw net.Conn) netip.Addr {
 	if err != nil {
 		return netip.Addr{}
 	}
-	addr := ap.Addr().Unmap().WithZone("")
-	if !addr.Is6() || addr.IsLoopback() {
-		return addr
-	}
-	p, _ := addr.Prefix(64) // cannot fail: an IPv6 address has 64 bits
-	return p.Addr()
+	return access.Subscriber(ap.Addr())
 }

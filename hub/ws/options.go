@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"time"
 
+	"telemetryhub/hub/access"
 	"telemetryhub/hub/crew"
 )
 
@@ -77,7 +78,7 @@ func (o *Options) fill() error {
 		o.SourceConnects = Rate{PerSecond: 50, Burst: 500}
 	}
 	if o.Source == nil {
-		o.Source = connSource
+		o.Source = access.ConnSource
 	}
 	if o.Crew == nil {
 		o.Crew = crew.New()
@@ -89,13 +90,4 @@ func (o *Options) fill() error {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
 	return nil
-}
-
-// connSource returns the address of the peer of the connection.
-func connSource(r *http.Request) netip.Addr {
-	ap, err := netip.ParseAddrPort(r.RemoteAddr)
-	if err != nil {
-		return netip.Addr{}
-	}
-	return ap.Addr()
 }

@@ -5,6 +5,8 @@ import (
 	"net/netip"
 	"sync"
 	"time"
+
+	"telemetryhub/hub/access"
 )
 
 // maxSources bounds the addresses whose rate is remembered.
@@ -54,7 +56,7 @@ func newLimiter(all, source Rate) *limiter {
 
 // allowSource counts a request from addr and reports whether it may go on.
 func (l *limiter) allowSource(addr netip.Addr, now time.Time) bool {
-	addr = prefix(addr)
+	addr = access.Subscriber(addr)
 	if !addr.IsValid() || addr.IsLoopback() || l.source.PerSecond < 0 {
 		return true
 	}
@@ -93,16 +95,6 @@ func (l *limiter) makeRoomLocked(now time.Time) {
 		}
 		delete(l.sources, addr)
 	}
-}
-
-// prefix returns what stands for one subscriber: an IPv4 address, or the /64 of an IPv6 address.
-func prefix(addr netip.Addr) netip.Addr {
-	addr = addr.Unmap().WithZone("")
-	if !addr.Is6() || addr.IsLoopback() {
-		return addr
-	}
-	p, _ := addr.Prefix(64) // cannot fail: an IPv6 address has 64 bits
-	return p.Addr()
 }
 
 // retryAfter returns when somebody who was refused should come again, spread so that they do not all come at once.

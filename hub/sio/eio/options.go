@@ -86,7 +86,7 @@ func (o *Options) fill() error {
 		o.Admit = func(*http.Request) {}
 	}
 	if o.Source == nil {
-		o.Source = connSource
+		o.Source = access.ConnSource
 	}
 	if o.Crew == nil {
 		o.Crew = crew.New()
@@ -98,13 +98,4 @@ func (o *Options) fill() error {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
 	return nil
-}
-
-// connSource returns the address of the peer of the connection.
-func connSource(r *http.Request) netip.Addr {
-	ap, err := netip.ParseAddrPort(r.RemoteAddr)
-	if err != nil {
-		return netip.Addr{}
-	}
-	return ap.Addr()
 }

@@ -151,7 +151,7 @@ func (s *Server) dropConn(c *conn) {
 // begin opens a session, held once for its caller.
 func (s *Server) begin(r *http.Request, id access.Identity) (*Session, *answer) {
 	one := &Session{
-		srv: s, id: newID(), opener: id, source: prefix(s.Source(r)), remote: r.RemoteAddr, gone: make(chan struct{}), uses: 2,
+		srv: s, id: newID(), opener: id, source: access.Subscriber(s.Source(r)), remote: r.RemoteAddr, gone: make(chan struct{}), uses: 2,
 	}
 	s.mu.Lock()
 	switch {

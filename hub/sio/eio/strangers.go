@@ -77,13 +77,3 @@ func (x *strangers) oldestLocked() *Session {
 	}
 	return most.Front().Value.(*Session)
 }
-
-// prefix returns what stands for one subscriber: an IPv4 address, or the /64 of an IPv6 address.
-func prefix(addr netip.Addr) netip.Addr {
-	addr = addr.Unmap().WithZone("")
-	if !addr.Is6() || addr.IsLoopback() {
-		return addr
-	}
-	p, _ := addr.Prefix(64) // cannot fail: an IPv6 address has 64 bits
-	return p.Addr()
-}
