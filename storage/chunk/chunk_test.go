@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"sync"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -278,4 +279,44 @@ func TestSliceOf(t *testing.T) {
 func ExampleSeries() {
 	fmt.Println(chunk.SetSeries(3), "and", chunk.SingleSeries(3))
 	// Output: set 3 and metric 3
+}
+
+// TestACloseWaitsForWhatIsDecoded closes a decoder under those who use it.
+func TestACloseWaitsForWhatIsDecoded(t *testing.T) {
+	e, _ := newCodec(t)
+	d, err := chunk.NewDecoder()
+	if err != nil {
+		t.Fatal(err)
+	}
+	packed, err := e.Append(nil, chunk.Key{Slice: day, Device: 1, Series: chunk.SetSeries(1)}, plainRows(300, 2), chunk.Origin{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := chunk.Read(packed, day)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var wg sync.WaitGroup
+	begun := make(chan struct{}, 4)
+	for range cap(begun) {
+		wg.Go(func() {
+			for n := 0; ; n++ {
+				if _, err := d.Rows(c, nil); err != nil {
+					if !errors.Is(err, storage.ErrClosed) {
+						t.Errorf("closed while it works: %v", err)
+					}
+					return
+				}
+				if n == 10 {
+					begun <- struct{}{}
+				}
+			}
+		})
+	}
+	for range cap(begun) {
+		<-begun
+	}
+	d.Close()
+	d.Close()
+	wg.Wait()
 }

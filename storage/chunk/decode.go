@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"sync"
 
 	"github.com/klauspost/compress/zstd"
 
@@ -74,7 +75,10 @@ func (c *Chunk) readHeader(r *Fields) bool {
 
 // Decoder decodes the rows of chunks. It is safe for use by many goroutines at once.
 type Decoder struct {
-	z *zstd.Decoder
+	// mu is held for reading while z works, as z must not be closed meanwhile: what uses it would panic.
+	mu     sync.RWMutex
+	z      *zstd.Decoder
+	closed bool
 }
 
 // decoders is how many chunks are decompressed at a time.
@@ -90,12 +94,24 @@ func NewDecoder() (*Decoder, error) {
 	return &Decoder{z: z}, nil
 }
 
-// Close releases the memory of d.
-func (d *Decoder) Close() { d.z.Close() }
+// Close waits for calls of Rows and releases the memory of d.
+func (d *Decoder) Close() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if !d.closed {
+		d.closed = true
+		d.z.Close()
+	}
+}
 
 // Rows decodes the rows of c with those columns whose metric want returns true for; nil means all of them. It fails with
-// storage.ErrCorrupt if c does not follow the format.
+// storage.ErrCorrupt if c does not follow the format, and with storage.ErrClosed after Close.
 func (d *Decoder) Rows(c *Chunk, want func(metric uint32) bool) (*Rows, error) {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	if d.closed {
+		return nil, storage.ErrClosed
+	}
 	s := sections{d: d, left: MaxRaw, r: NewFields(c.body)}
 	rows, err := s.rows(c, want)
 	if err != nil {

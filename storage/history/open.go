@@ -42,8 +42,8 @@ func Open(ctx context.Context, chunks storage.Chunks, catalog storage.Catalog, s
 	return s, nil
 }
 
-// Close releases the memory of the store, when no method is running any more. It does not flush, and it closes neither
-// chunks nor catalog.
+// Close releases the memory of the store. A query that still runs fails with storage.ErrClosed when it needs the next chunk.
+// Close does not flush, and it closes neither chunks nor catalog.
 func (s *Store) Close() error {
 	s.dec.Close()
 	return nil
