@@ -40,7 +40,8 @@ func TestDamageIsToldAndTheRestIsAnswered(t *testing.T) {
 		t.Errorf("the answer is %+v", a)
 	}
 	_, body := r.do(call{method: "GET", path: "/api/v1/devices/pump/readings?format=ndjson", token: viewer})
-	if lines := strings.Split(strings.TrimSpace(body), "\n"); len(lines) != 2 || !strings.Contains(lines[0], `{"a":2}`) || !strings.HasPrefix(lines[1], `{"damage":`) {
+	if lines := strings.Split(strings.TrimSpace(body), "\n"); len(lines) != 2 || !strings.Contains(lines[0], `{"a":2}`) ||
+		!strings.HasPrefix(lines[1], `{"gaps":[{"from":`) || !strings.Contains(lines[1], `"cause":"damaged"`) || !strings.Contains(lines[1], `],"damage":"Some readings`) {
 		t.Errorf("the lines are %q", lines)
 	}
 	req, err := http.NewRequestWithContext(t.Context(), "GET", r.server.URL+"/api/v1/devices/pump/readings?format=csv", nil)

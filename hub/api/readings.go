@@ -29,7 +29,7 @@ type readingsInput struct {
 	Limit   int    `query:"limit" minimum:"0" maximum:"1000000000" doc:"Greatest number of points or rows. 0 means all. If there are more, next says where to go on."`
 	Step    string `query:"step" maxLength:"32" doc:"Width of a step (10s, 5m, 1h, 1d, 1w): answers one aggregate per step. Steps that divide a day, and whole days, follow the calendar of tz."`
 	Agg     string `query:"agg" enum:"avg,min,max,sum,count,first,last" doc:"What to make of the readings of a step. Absent means avg."`
-	Format  string `query:"format" enum:"json,csv,ndjson" default:"json" doc:"csv: one row per time, a column per metric. ndjson: one object {t, v} per time."`
+	Format  string `query:"format" enum:"json,csv,ndjson" default:"json" doc:"csv: one row per time, a column per metric. ndjson: one object {t, v} per time, then a line with gaps, next or damage if there are any."`
 }
 
 func (a *API) readingRoutes() {
@@ -37,8 +37,10 @@ func (a *API) readingRoutes() {
 		OperationID: "read-readings", Method: http.MethodGet, Path: "/api/v1/devices/{id}/readings",
 		Summary: "Read the history of a device", Tags: []string{"readings"},
 		Description: "Streams the readings of one metric (or, as CSV or NDJSON, of all) in the half-open range [from, to), " +
-			"oldest first, each with exactly the value that the device sent. What could not be read because it is damaged on " +
-			"the hub's disk is told: JSON and NDJSON end with damage, and the connection of a CSV answer is broken at its end.",
+			"oldest first, each with exactly the value that the device sent. JSON and NDJSON end with the gaps of the range: " +
+			"what the device or the hub has lost, as far as it is known; CSV has no place for them. What cannot be read " +
+			"because it is damaged on the hub's disk is told: JSON and NDJSON end with damage, and the connection of a CSV " +
+			"answer is broken at its end.",
 		Responses: map[string]*huma.Response{"200": readingsResponse()},
 		Errors:    []int{401, 403, 404, 422, 503},
 	}
@@ -124,25 +126,11 @@ func (p *pointsSink) row(t int64, values []device.Value) bool {
 func (a *API) writeJSON(s *stream, q *query) {
 	s.contentType = "application/json"
 	out := &pointsSink{s: s, q: q, next: -1}
-	damaged := a.run(s.ctx, q, out)
-	if damaged != nil && !errors.Is(damaged, storage.ErrCorrupt) {
-		s.fail(a.outward(s.ctx, damaged))
-		return
-	}
-	tail := readingsTail{Damage: a.damage(damaged)}
-	to := q.ToMS
-	if out.next >= 0 {
-		to, tail.Next = out.next, &out.next
-	}
-	gaps, err := a.Hub.Gaps(s.ctx, q.Device, q.FromMS, to)
-	if err != nil && !errors.Is(err, storage.ErrCorrupt) {
+	tail, err := a.tail(s.ctx, q, a.run(s.ctx, q, out), out.next)
+	if err != nil {
 		s.fail(a.outward(s.ctx, err))
 		return
 	}
-	if tail.Damage == "" {
-		tail.Damage = a.damage(err)
-	}
-	tail.Gaps = gapViews(gaps, damaged)
 	tail.Versions = a.versions(s.ctx, q)
 	text, err := json.Marshal(tail)
 	if err != nil {
@@ -151,6 +139,24 @@ func (a *API) writeJSON(s *stream, q *query) {
 	}
 	s.buf = append(append(append(s.buf, ']', ','), text[1:]...), '\n')
 	s.end()
+}
+
+// tail returns what is told behind readings that ended with err, before next if that is not negative: their gaps, and damage.
+// An error other than damage is returned.
+func (a *API) tail(ctx context.Context, q *query, err error, next int64) (tail readingsTail, _ error) {
+	if err != nil && !errors.Is(err, storage.ErrCorrupt) {
+		return tail, err
+	}
+	to := q.ToMS
+	if next >= 0 {
+		to, tail.Next = next, &next
+	}
+	gaps, unsure := a.Hub.Gaps(ctx, q.Device, q.FromMS, to)
+	if unsure != nil && !errors.Is(unsure, storage.ErrCorrupt) {
+		return tail, unsure
+	}
+	tail.Gaps, tail.Damage = gapViews(gaps, err), a.damage(cmp.Or(err, unsure))
+	return tail, nil
 }
 
 // readingsTail is what follows the points.

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"encoding/json"
 	"errors"
 	"strconv"
 	"strings"
@@ -67,15 +68,14 @@ type ndjsonSink struct {
 	names [][]byte
 	cols  *columns
 	count int
+	next  int64 // the first time that the limit left out, negative if there is none
 }
 
 func (n *ndjsonSink) begin(cols *columns) { n.cols = cols }
 
 func (n *ndjsonSink) row(t int64, values []device.Value) bool {
 	if n.q.limit > 0 && n.count == n.q.limit {
-		n.s.buf = append(n.s.buf, `{"next":`...)
-		n.s.buf = strconv.AppendInt(n.s.buf, t, 10)
-		n.s.buf = append(n.s.buf, '}', '\n')
+		n.next = t
 		return false
 	}
 	n.count++
@@ -101,19 +101,28 @@ func (n *ndjsonSink) row(t int64, values []device.Value) bool {
 	return n.s.full()
 }
 
-// writeNDJSON answers as NDJSON. A line {"next":t} stands at the end if the limit cut the answer short, and a line
-// {"damage":"…"} if readings are missing from it.
+// writeNDJSON answers as NDJSON. One more line stands at the end if there is anything to tell of the answer: {"gaps":[…],
+// "next":t,"damage":"…"}, those of them that apply.
 func (a *API) writeNDJSON(s *stream, q *query) {
 	s.contentType = "application/x-ndjson"
-	err := a.run(s.ctx, q, &ndjsonSink{s: s, q: q})
-	if err != nil && !errors.Is(err, storage.ErrCorrupt) {
+	out := &ndjsonSink{s: s, q: q, next: -1}
+	tail, err := a.tail(s.ctx, q, a.run(s.ctx, q, out), out.next)
+	if err != nil {
 		s.fail(a.outward(s.ctx, err))
 		return
 	}
+	line := struct {
+		Gaps   []gapView `json:"gaps,omitempty"`
+		Next   *int64    `json:"next,omitempty"`
+		Damage string    `json:"damage,omitempty"`
+	}{tail.Gaps, tail.Next, tail.Damage}
+	text, err := json.Marshal(line)
 	if err != nil {
-		s.buf = append(s.buf, `{"damage":`...)
-		s.buf = appendJSONText(s.buf, a.damage(err))
-		s.buf = append(s.buf, '}', '\n')
+		s.fail(a.outward(s.ctx, err))
+		return
+	}
+	if len(text) > len("{}") {
+		s.buf = append(append(s.buf, text...), '\n')
 	}
 	s.end()
 }
