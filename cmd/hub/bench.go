@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -54,6 +55,7 @@ func newBench(w world) *cobra.Command {
 		RunE: func(c *cobra.Command, _ []string) error { return measure(c, w, bench.Plan.Transports) },
 	}
 	transports.Flags().Int("viewers", 1000, "number of watchers")
+	transports.Flags().StringSlice("way", nil, "measure only these ways: "+strings.Join(bench.Ways(), ", "))
 	transports.Flags().Int("rounds", 1, "how often each measurement is repeated")
 	transports.Flags().Duration("time", 10*time.Second, "how long each measurement takes")
 	for _, c := range []*cobra.Command{ingest, idle, feed, transports} {
@@ -85,6 +87,9 @@ func measure(c *cobra.Command, w world, run func(bench.Plan, context.Context) er
 	}
 	if c.Flags().Lookup("rounds") != nil {
 		p.Rounds, _ = c.Flags().GetInt("rounds")
+	}
+	if c.Flags().Lookup("way") != nil {
+		p.Ways, _ = c.Flags().GetStringSlice("way")
 	}
 	took, _ := c.Flags().GetDuration("time")
 	p.Seconds = took.Seconds()

@@ -29,6 +29,8 @@ type Plan struct {
 	Devices int
 	// Viewers is the number of those who follow the live feed.
 	Viewers int
+	// Ways are the transports to measure, of those that Ways returns; none means all.
+	Ways []string
 	// Seconds is how long each run measures; a third of it is spent on warming up before.
 	Seconds float64
 	// Rounds is how often each run is repeated.

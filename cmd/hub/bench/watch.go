@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -18,10 +19,18 @@ import (
 // net/http, or of gws for WebSocket, that hands on what it gets and does nothing else. Every watcher must get every reading, or
 // the run fails.
 func (p Plan) Transports(ctx context.Context) error {
+	for _, name := range p.Ways {
+		if !slices.Contains(Ways(), name) {
+			return fmt.Errorf("there is no way %q: there are %s", name, strings.Join(Ways(), ", "))
+		}
+	}
 	fmt.Fprintf(p.Out, "%d watchers, 1 update a second each: readings of 180 bytes, mode all; server on one core, generator on another of %s\n\n",
 		p.Viewers, machine())
 	fmt.Fprintf(p.Out, "%-10s %-6s %14s %6s %11s %11s %10s %10s %8s\n", "", "", "µs CPU/update", "ratio", "bytes up", "bytes down", "p50", "p99", "RSS MB")
 	for _, way := range ways {
+		if len(p.Ways) > 0 && !slices.Contains(p.Ways, way.name) {
+			continue
+		}
 		for round := range p.Rounds {
 			var floor float64
 			for _, server := range []string{"floor", "hub"} {

@@ -46,6 +46,15 @@ var ways = []struct {
 	{"socket.io", (*watcher).socketIO},
 }
 
+// Ways returns the names of the transports that Transports measures.
+func Ways() []string {
+	names := make([]string, len(ways))
+	for i, w := range ways {
+		names[i] = w.name
+	}
+	return names
+}
+
 // watchers is the publisher and all who watch.
 type watchers struct {
 	load      WatchLoad
