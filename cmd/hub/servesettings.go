@@ -276,7 +276,7 @@ func (s *serveSettings) apiOptions(core *hub.Hub, people *access.Registry, st *s
 	o := api.Options{
 		Hub: core, Access: people, Version: version(), PublicURL: s.publicURL, LinkBase: b.base(s), AllowOrigins: s.allowOrigins,
 		Proxies: s.proxies, HSTS: s.tlsCert != "" || s.publicURL != nil, Damage: st.found, Figures: c.figures(),
-		Page: page, Public: public, Admit: door.Admit, Logger: log,
+		Page: page, Public: public, Admit: door.Admit, Return: door.Return, Logger: log,
 	}
 	if b.cert != nil {
 		o.Fingerprint = b.cert.Pin()

@@ -44,6 +44,9 @@ type Options struct {
 	Public fs.FS
 	// Admit is told of every request whose credential was found good. Nil means that nobody wants to know.
 	Admit func(*http.Request)
+	// Return returns how to serve the connection of a request again once it was hijacked, with what has come over it of further
+	// requests, or nil if that cannot be done. Polls need it to leave net/http. Nil means that it can never be done.
+	Return func(*http.Request) func(early []byte)
 	// AllowOrigins are the origins of pages elsewhere that may act with the cookie of a session ("https://wall.example").
 	AllowOrigins []string
 	// Proxies are the addresses whose X-Forwarded-For is believed. Empty means none.
@@ -87,6 +90,9 @@ func (o *Options) fill() error {
 	if o.Admit == nil {
 		o.Admit = func(*http.Request) {}
 	}
+	if o.Return == nil {
+		o.Return = func(*http.Request) func([]byte) { return nil }
+	}
 	if o.Crew == nil {
 		o.Crew = crew.New()
 	}
@@ -108,7 +114,9 @@ type API struct {
 	metrics http.Handler
 	origins access.Origins
 	streams streamSet
-	rules   crew.Rules // of streams
+	rules   crew.Rules // of streams and polls
+
+	pollIdle time.Duration
 
 	socketIO http.Handler // nil until MountSocketIO
 }
@@ -118,7 +126,7 @@ func New(o Options) (*API, error) {
 	if err := o.fill(); err != nil {
 		return nil, err
 	}
-	a := &API{Options: o, log: o.Logger.With("component", "api"), started: time.Now(), figures: newFigures()}
+	a := &API{Options: o, log: o.Logger.With("component", "api"), started: time.Now(), figures: newFigures(), pollIdle: pollIdle}
 	a.streams = newStreamSet()
 	a.rules = crew.Rules{Crew: o.Crew, WriteTimeout: o.WriteTimeout, CloseTimeout: closeTimeout, Written: new(atomic.Uint64)}
 	var err error

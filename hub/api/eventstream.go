@@ -228,19 +228,34 @@ func (s *eventStream) finish(orderly bool) {
 	a.figures.request("GET /api/v1/live/sse", http.MethodGet, http.StatusOK)
 }
 
-// streamSet holds the event streams that there are, which net/http does not know of.
+// drain does nothing: the hub ends the viewer.
+func (s *eventStream) drain() {}
+
+// busy reports whether something would be cut.
+func (s *eventStream) busy() bool { return true }
+
+// taken is a connection that was taken from net/http.
+type taken interface {
+	// drain says that it should end as soon as what it is about is done.
+	drain()
+	// busy reports whether it is not done yet.
+	busy() bool
+	Kill()
+}
+
+// streamSet holds the connections that net/http does not know of any more.
 type streamSet struct {
 	empty chan struct{} // closed when none is left while draining
 
 	mu       sync.Mutex // guards the fields below
-	open     map[*eventStream]struct{}
+	open     map[taken]struct{}
 	places   int  // of streams, and of requests for one
 	draining bool // nobody new
 	cutting  bool // those that are left
 }
 
 func newStreamSet() streamSet {
-	return streamSet{open: map[*eventStream]struct{}{}, empty: make(chan struct{})}
+	return streamSet{open: map[taken]struct{}{}, empty: make(chan struct{})}
 }
 
 // enter takes a place for a stream. Whoever got one gives it back by leave.
@@ -267,28 +282,35 @@ func (x *streamSet) leaveLocked(n int) {
 	}
 }
 
-func (x *streamSet) add(s *eventStream) {
+func (x *streamSet) add(s taken) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	if x.open[s] = struct{}{}; x.cutting {
+	x.open[s] = struct{}{}
+	if x.draining {
+		s.drain()
+	}
+	if x.cutting {
 		s.Kill()
 	}
 }
 
-func (x *streamSet) drop(s *eventStream) {
+func (x *streamSet) drop(s taken) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	delete(x.open, s)
 	x.leaveLocked(1)
 }
 
-// Shutdown refuses event streams from now on and returns when none is left. The hub must end them, which also tells clients when
-// to come back. When ctx ends, what is left is cut, and Shutdown returns an error that says how many there were.
+// Shutdown refuses event streams from now on, and polls over connections that were taken from net/http, and returns when none is
+// left. The hub must end them, which also tells clients when to come back. When ctx ends, what is left is cut, and Shutdown returns an error that says how many there were.
 func (a *API) Shutdown(ctx context.Context) error {
 	x := &a.streams
 	x.mu.Lock()
 	if !x.draining {
 		x.draining = true
+		for s := range x.open {
+			s.drain()
+		}
 		x.leaveLocked(0)
 	}
 	x.mu.Unlock()
@@ -299,11 +321,17 @@ func (a *API) Shutdown(ctx context.Context) error {
 	}
 	x.mu.Lock()
 	x.cutting = true
-	cut := len(x.open)
+	cut := 0
 	for s := range x.open {
+		if s.busy() {
+			cut++
+		}
 		s.Kill()
 	}
 	x.mu.Unlock()
 	<-x.empty
-	return fmt.Errorf("stop in order: %w: %d event streams were cut", context.Cause(ctx), cut)
+	if cut == 0 {
+		return nil
+	}
+	return fmt.Errorf("stop in order: %w: %d event streams and polls were cut", context.Cause(ctx), cut)
 }

@@ -92,7 +92,7 @@ func TestTheEndOfAnEventStreamIsToldFromABreak(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if err := r.api.Shutdown(ctx); err == nil || !strings.Contains(err.Error(), "event streams were cut") {
+	if err := r.api.Shutdown(ctx); err == nil || !strings.Contains(err.Error(), "event streams and polls were cut") {
 		t.Errorf("the stop says %v", err)
 	}
 	if body, err := io.ReadAll(broken.resp.Body); err == nil {

@@ -20,6 +20,7 @@ import (
 	"telemetryhub/hub"
 	"telemetryhub/hub/access"
 	"telemetryhub/hub/api"
+	"telemetryhub/hub/ws/door"
 	"telemetryhub/storage"
 	"telemetryhub/storage/mem"
 )
@@ -42,11 +43,16 @@ type parts struct {
 	options api.Options
 	hub     hub.Options
 	catalog storage.Catalog // of the access registry
+	noDoor  bool            // polls stay with net/http, as they do under TLS
 }
+
+// noDoor is what newRig begins with, see parts.
+var noDoor bool
 
 func newRig(t testing.TB, change ...func(*parts)) *rig {
 	t.Helper()
 	p := parts{stores: hub.Stores{Log: mem.NewLog(), Chunks: mem.NewChunks(), Catalog: mem.NewCatalog()}}
+	p.noDoor = noDoor
 	for _, c := range change {
 		c(&p)
 	}
@@ -62,13 +68,27 @@ func newRig(t testing.TB, change ...func(*parts)) *rig {
 		t.Fatal(err)
 	}
 	p.options.Hub, p.options.Access = h, reg
+	if !p.noDoor {
+		p.options.Return = door.Return
+		if p.options.Admit == nil {
+			p.options.Admit = door.Admit
+		}
+	}
 	a, err := api.New(p.options)
 	if err != nil {
 		t.Fatal(err)
 	}
 	probe := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { probeSocket(a, w, r) })
 	a.Mount(probe, probe)
-	r := &rig{t: t, hub: h, access: reg, api: a, server: httptest.NewServer(a)}
+	r := &rig{t: t, hub: h, access: reg, api: a, server: httptest.NewUnstartedServer(a)}
+	if !p.noDoor {
+		d, err := door.New(r.server.Listener, door.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.server.Listener, r.server.Config = d, d.Server(a)
+	}
+	r.server.Start()
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- h.Run(ctx) }()

@@ -47,6 +47,13 @@ func (a *API) tryPoll(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	sub.Scope = id.Scope(access.ReadLive)
+	known := entityTag(r.Header.Get("If-None-Match"))
+	w.Header()["Cache-Control"] = revalidate
+	sub.Greet = sub.After == ""
+	out := w.(*answer)
+	if c := a.pollConn(out, r, sub.After, known); c != nil {
+		return c.ask(out, r, sub, wait, known)
+	}
 	p := pollers.Get().(*poller)
 	defer p.release()
 	p.writeBy = time.Now().Add(a.RequestTimeout + a.WriteTimeout) // as the guard has set it
@@ -58,8 +65,6 @@ func (a *API) tryPoll(w http.ResponseWriter, r *http.Request) error {
 		p.lookOnce()
 		sub.Once = true
 	}
-	known := entityTag(r.Header.Get("If-None-Match"))
-	w.Header()["Cache-Control"] = revalidate
 	if sub.After == "" && known != "" {
 		changed, err := a.changed(ctx, p, sub, known)
 		if err != nil {
@@ -71,7 +76,6 @@ func (a *API) tryPoll(w http.ResponseWriter, r *http.Request) error {
 			return nil
 		}
 	}
-	sub.Greet = sub.After == ""
 	viewer, reset, err := a.subscribe(ctx, sub, p.peer)
 	if err != nil {
 		a.extend(w, p) // it may have waited for the change
@@ -100,7 +104,7 @@ func (a *API) tryPoll(w http.ResponseWriter, r *http.Request) error {
 
 // changed waits for anything that comes after a token.
 func (a *API) changed(ctx context.Context, p *poller, sub hub.Subscription, after string) (bool, error) {
-	sub.After = after
+	sub.After, sub.Greet = after, false // a welcome is no change
 	viewer, err := a.Hub.Subscribe(ctx, sub, p.peer)
 	if errors.Is(err, hub.ErrResume) {
 		return true, nil

@@ -44,6 +44,22 @@ func (p polled) text() string {
 	return b.String()
 }
 
+// TestPollsOfNetHTTP does it all again where polls stay with net/http, as they do under TLS.
+func TestPollsOfNetHTTP(t *testing.T) {
+	noDoor = true
+	defer func() { noDoor = false }()
+	for name, test := range map[string]func(*testing.T){
+		"snapshot": TestPollBeginsWithASnapshotAndGoesOn, "unchanged": TestPollSaysWhenNothingHasChanged,
+		"unknown token": TestPollStartsOverAfterATokenThatIsNotKnown, "malformed": TestPollRefusesWhatItDoesNotUnderstand,
+		"scope": TestPollIsOnlyOfWhatTheViewerMaySee, "end": TestPollThatWaitsEndsWithTheRightToIt,
+		"late end": TestARevocationThatComesTooLateMeetsNobodyElse, "large": TestPollGivesALargeSnapshotWhole,
+		"transports": TestChangingTheTransportMissesNothing, "long": TestAPollMayWaitLongerThanOtherRequestsTake,
+		"query": TestPollReadsItsQueryAsOthersDo, "much": TestPollThatDoesNotWaitFindsWhatLiesBehindMuch,
+	} {
+		t.Run(name, test)
+	}
+}
+
 func TestPollBeginsWithASnapshotAndGoesOn(t *testing.T) {
 	for _, mode := range []string{"latest", "all"} {
 		r := newRig(t)

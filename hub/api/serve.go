@@ -22,7 +22,7 @@ func (a *API) serve(w http.ResponseWriter, r *http.Request, c caller) {
 	began := time.Now()
 	out := &answer{ResponseWriter: w, caller: c, route: a.router.find(r)}
 	defer func() {
-		if !out.hijacked {
+		if !out.elsewhere {
 			a.finish(out, r, began, recover())
 		} else if v := recover(); v != nil {
 			a.log.Error("socket handler panicked", "panic", v, "stack", string(debug.Stack()))
@@ -197,10 +197,10 @@ func (a *API) protect(out *answer, r *http.Request) {
 // answer is a ResponseWriter that remembers the status, and whom it is for.
 type answer struct {
 	http.ResponseWriter
-	caller   caller
-	route    *route // nil unless router.find knows it
-	status   int
-	hijacked bool
+	caller    caller
+	route     *route // nil unless router.find knows it
+	status    int
+	elsewhere bool // somebody else answers, over the connection
 }
 
 func (w *answer) WriteHeader(status int) {
@@ -223,6 +223,6 @@ func (w *answer) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 // Hijack hands the connection to a socket.
 func (w *answer) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	conn, rw, err := http.NewResponseController(w.ResponseWriter).Hijack()
-	w.hijacked = err == nil
+	w.elsewhere = err == nil
 	return conn, rw, err
 }

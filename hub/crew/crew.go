@@ -107,6 +107,14 @@ func (w *Crew) work() {
 	}
 }
 
+// join makes a hand of a goroutine for one outlet.
+func (h *hand) join(w *Crew) {
+	w.mu.Lock()
+	w.hands++
+	w.mu.Unlock()
+	h.crew = w
+}
+
 // leave makes a goroutine that is about to wait one of its own.
 func (h *hand) leave() {
 	w := h.crew

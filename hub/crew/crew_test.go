@@ -127,9 +127,13 @@ func TestNoWakeUpIsLost(t *testing.T) {
 		theirs := connect(t, r, s)
 		s.Release()
 		running.Go(func() {
-			for range 1000 {
+			for n := range 1000 {
 				q.put("x")
-				s.Wake()
+				if n%3 > 0 {
+					s.Wake()
+				} else {
+					s.Flush()
+				}
 			}
 		})
 		running.Go(func() { want(t, theirs, strings.Repeat("x", 1000)) })
@@ -140,6 +144,34 @@ func TestNoWakeUpIsLost(t *testing.T) {
 	}
 	if n := r.Written.Load(); n != 20_000 {
 		t.Errorf("%d bytes were counted", n)
+	}
+}
+
+// TestFlushWritesAtOnce has a crew whose hands are all held up, which whoever flushes need not wait for.
+func TestFlushWritesAtOnce(t *testing.T) {
+	r := rules()
+	hold := make(chan struct{})
+	defer close(hold)
+	for range runtime.GOMAXPROCS(0) {
+		busy := &source{fill: func(dst []byte) ([]byte, bool) { <-hold; return dst, false }}
+		connect(t, r, busy)
+		busy.Wake()
+		busy.Release()
+	}
+	var q queue
+	s := &source{fill: q.fill}
+	theirs := connect(t, r, s)
+	s.Release()
+	for range 3 {
+		q.put("now")
+		s.Flush()
+		want(t, theirs, "now")
+	}
+	s.stop()
+	q.put("never")
+	s.Flush()
+	if n := r.Written.Load(); n != 9 {
+		t.Errorf("%d bytes were written", n)
 	}
 }
 

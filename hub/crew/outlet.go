@@ -92,6 +92,20 @@ func (o *Outlet) Wake() {
 	}
 }
 
+// Flush is Wake for somebody who is at no hurry for anything else: what there is is written by the goroutine that calls, and
+// waits for the peer as a write may, unless somebody writes already. That spares waking one who does.
+func (o *Outlet) Flush() {
+	if !o.state.CompareAndSwap(idle, runs) {
+		o.Wake()
+		return
+	}
+	h := hands.Get().(*hand)
+	h.join(o.rules.Crew)
+	o.write(h)
+	h.leave()
+	h.rest()
+}
+
 // Release lets the writer run that was held back until the source was complete.
 func (o *Outlet) Release() {
 	if !o.state.CompareAndSwap(runs, idle) {

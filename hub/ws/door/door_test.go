@@ -2,6 +2,7 @@ package door_test
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -16,6 +17,7 @@ import (
 	"math/big"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"strings"
 	"sync"
@@ -87,6 +89,7 @@ func openOn(t testing.TB, ln net.Listener, o door.Options) *house {
 			_, _ = c.Write(append(word, '!'))
 		}
 	})
+	mux.HandleFunc("/back", func(w http.ResponseWriter, r *http.Request) { _, _ = fmt.Fprint(w, door.Return(r) != nil) })
 	mux.HandleFunc("/big", func(w http.ResponseWriter, r *http.Request) { _, _ = io.Copy(w, io.LimitReader(zeros{}, 8<<20)) })
 	mux.HandleFunc("/hang", func(w http.ResponseWriter, r *http.Request) { door.Admit(r); <-r.Context().Done() })
 	srv := l.Server(mux)
@@ -236,6 +239,75 @@ func TestHijackedConnectionIsNoStranger(t *testing.T) {
 	v.say("ping")
 	if got, err := v.r.ReadString('!'); err != nil || got != "ping!" {
 		t.Errorf("heard %q, %v", got, err)
+	}
+}
+
+// TestHijackedConnectionCanBeServedAgain has a handler take the connection, answer by itself, and give it back with what has come.
+func TestHijackedConnectionCanBeServedAgain(t *testing.T) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := door.New(ln, door.Options{Timeout: 500 * time.Millisecond})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var srv *http.Server
+	stop := make(chan struct{}, 1)
+	srv = l.Server(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		giveBack := door.Return(r)
+		if r.URL.Path == "/open" {
+			_, _ = io.WriteString(w, r.URL.RawQuery) // what does not get there is missed
+			return
+		}
+		c, rw, err := http.NewResponseController(w).Hijack()
+		if err != nil {
+			panic(err)
+		}
+		inner, early := c.(interface{ Release() (net.Conn, []byte) }).Release()
+		_, _ = io.WriteString(inner, "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nmine")
+		more := make([]byte, 5)
+		if _, err := io.ReadFull(io.MultiReader(rw, bytes.NewReader(early), inner), more); err != nil {
+			t.Error(err)
+		}
+		select {
+		case <-stop:
+			_ = srv.Close()
+		default:
+		}
+		giveBack(more)
+	}))
+	served := make(chan error, 1)
+	go func() { served <- srv.Serve(l) }()
+	h := &house{l, ln.Addr().String()}
+	v := h.visit(t, "")
+	for i := range 3 {
+		n := fmt.Sprint("n=", i)
+		v.say(get("/take") + get("/open?" + n)[:5])
+		v.hear(200, "mine")
+		v.say(get("/open?" + n)[5:])
+		v.hear(200, n)
+	}
+	<-time.After(600 * time.Millisecond) // it is nobody's stranger
+	v.say(get("/open?late"))
+	v.hear(200, "late")
+
+	stop <- struct{}{}
+	v.say(get("/take") + "GET /")
+	v.hear(200, "mine")
+	v.gone()
+	if err := <-served; !errors.Is(err, http.ErrServerClosed) {
+		t.Error(err)
+	}
+
+	h = open(t, withTLS(door.Options{}))
+	secure := h.visit(t, "")
+	c := tls.Client(secure.Conn, &tls.Config{InsecureSkipVerify: true}) // the test is about the door, not the certificate
+	secure.Conn, secure.r = c, bufio.NewReader(c)
+	secure.say(get("/back"))
+	secure.hear(200, "false")
+	if door.Return(httptest.NewRequest(http.MethodGet, "/", nil)) != nil {
+		t.Error("a request that came from nowhere can be given back")
 	}
 }
 

@@ -65,6 +65,44 @@ func Admit(r *http.Request) {
 	}
 }
 
+// Return returns how to serve the connection of the request again after it was hijacked and released: with what has come over
+// it meanwhile. It returns nil if that cannot be done: under TLS, where net/http wants to see the TLS connection itself, and if
+// the request did not come through a Listener.
+func Return(r *http.Request) func(early []byte) {
+	c, ok := r.Context().Value(key{}).(*conn)
+	server, served := r.Context().Value(http.ServerContextKey).(*http.Server)
+	if !ok || !served || c.below != nil {
+		return nil
+	}
+	return func(early []byte) {
+		c.noted, c.held, c.holding = nil, early, false
+		_ = server.Serve(&again{c}) // what it fails with is in the way that again ends
+	}
+}
+
+// again is a listener that has one connection.
+type again struct{ conn *conn }
+
+// Accept returns the connection once.
+func (a *again) Accept() (net.Conn, error) {
+	c := a.conn
+	if a.conn = nil; c == nil {
+		return nil, net.ErrClosed
+	}
+	return c, nil
+}
+
+// Close closes the connection if the server did not want it any more.
+func (a *again) Close() error {
+	if a.conn != nil {
+		return a.conn.Close()
+	}
+	return nil
+}
+
+// Addr is for logs.
+func (a *again) Addr() net.Addr { return &net.TCPAddr{} }
+
 // Accept returns the next connection. It outlives a lack of file descriptors and connections that were broken off.
 func (l *Listener) Accept() (net.Conn, error) {
 	for wait := 5 * time.Millisecond; ; wait = min(2*wait, time.Second) {
