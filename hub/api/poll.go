@@ -32,7 +32,8 @@ const (
 // after the token is not known any more, so that a snapshot follows.
 //
 // The token is the ETag too. A request that names it in If-None-Match is answered 304 if nothing has come when the wait is
-// over. If something has, a request without after gets the whole state, as a cache needs it.
+// over. If something has, a request without after gets the whole state, as a cache needs it. Whoever goes on after a token and
+// names none is told none.
 func (a *API) poll(w http.ResponseWriter, r *http.Request) {
 	if err := a.tryPoll(w, r); err != nil {
 		writeProblem(w, a.outward(r.Context(), err))
@@ -48,9 +49,11 @@ func (a *API) tryPoll(w http.ResponseWriter, r *http.Request) error {
 	}
 	sub.Scope = id.Scope(access.ReadLive)
 	known := entityTag(r.Header.Get("If-None-Match"))
-	w.Header()["Cache-Control"] = revalidate
 	sub.Greet = sub.After == ""
 	out := w.(*answer)
+	if w.Header()["Cache-Control"] = revalidate; out.lean(r) {
+		w.Header()["Cache-Control"] = revalidateToken
+	}
 	if c := a.pollConn(out, r, sub.After, known); c != nil {
 		return c.ask(out, r, sub, wait, known)
 	}
@@ -89,7 +92,7 @@ func (a *API) tryPoll(w http.ResponseWriter, r *http.Request) error {
 		a.extend(w, p)
 		return err
 	case ok:
-		a.answer(w, p, viewer, frame, token, reset)
+		a.answer(w, p, viewer, frame, token, reset, sub.After == "" || known != "")
 		return nil
 	case sub.After == known:
 		a.notModified(w, p, known)
@@ -97,7 +100,9 @@ func (a *API) tryPoll(w http.ResponseWriter, r *http.Request) error {
 	}
 	p.body = append(append(append(p.body[:0], `{"frames":[],"token":"`...), sub.After...), `"}`...)
 	w.Header()["Content-Type"] = asJSON
-	w.Header()["Etag"] = []string{`"` + sub.After + `"`}
+	if known != "" {
+		w.Header()["Etag"] = []string{`"` + sub.After + `"`}
+	}
 	a.write(w, p, p.body)
 	return nil
 }
@@ -163,6 +168,8 @@ type poller struct {
 var (
 	asJSON     = []string{"application/json"}
 	revalidate = []string{"private, no-cache"}
+	// What is answered to a token is private by itself (RFC 9111 section 3.5).
+	revalidateToken = []string{"no-cache"}
 )
 
 var pollers = sync.Pool{New: func() any { return new(poller) }}
@@ -245,7 +252,7 @@ const counted = 2 << 10
 
 // answer writes the first frame and those that are there already, a snapshot whole. If that fails the connection breaks, so
 // that nobody takes a part for the whole.
-func (a *API) answer(w http.ResponseWriter, p *poller, viewer *hub.Viewer, frame []byte, token string, reset bool) {
+func (a *API) answer(w http.ResponseWriter, p *poller, viewer *hub.Viewer, frame []byte, token string, reset, tagged bool) {
 	viewer.Leave()
 	h := w.Header()
 	h["Content-Type"] = asJSON
@@ -274,7 +281,9 @@ func (a *API) answer(w http.ResponseWriter, p *poller, viewer *hub.Viewer, frame
 	}
 	b = append(append(append(b, `],"token":"`...), last...), `"}`...)
 	if size <= maxEvents {
-		h["Etag"] = []string{`"` + last + `"`}
+		if tagged {
+			h["Etag"] = []string{`"` + last + `"`}
+		}
 		if len(b) > counted {
 			h["Content-Length"] = []string{strconv.Itoa(len(b))}
 		}

@@ -51,6 +51,7 @@ func (c *pollConn) answer(dst []byte) (out []byte, more bool) {
 	case len(dst) == body:
 		return c.answerNothing(dst[:at])
 	case !ended:
+		p.tagged = false
 		dst = c.insertHead(dst, at, http.StatusOK, "", chunked)
 		c.phase.Store(pollAmid)
 		return dst, true
@@ -59,7 +60,7 @@ func (c *pollConn) answer(dst []byte) (out []byte, more bool) {
 	}
 	dst = append(append(append(dst, `],"token":"`...), token...), `"}`...)
 	if len(dst)-body > maxEvents {
-		token = ""
+		p.tagged = false
 	}
 	dst = c.insertHead(dst, at, http.StatusOK, token, len(dst)-at)
 	c.answered(http.StatusOK)
@@ -164,7 +165,7 @@ func (c *pollConn) insertHead(dst []byte, at, status int, tag string, length int
 	}
 	body := len(dst) - at
 	dst = c.appendHead(dst, status, length)
-	if tag != "" {
+	if c.poll.tagged {
 		dst = append(append(append(dst, "Etag: \""...), tag...), "\"\r\n"...)
 	}
 	if status != http.StatusNotModified {

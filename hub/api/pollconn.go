@@ -74,6 +74,7 @@ type pollTask struct {
 	route   *route
 	after   string
 	known   bool   // the client has what comes after it if nothing does
+	tagged  bool   // the answer has an entity tag
 	reset   bool   // its token was not known any more
 	head    []byte // the header fields that do not depend on the answer
 	text    []byte // an answer that is there
@@ -121,7 +122,7 @@ func (a *API) pollConn(out *answer, r *http.Request, after, known string) *pollC
 func (c *pollConn) ask(out *answer, r *http.Request, sub hub.Subscription, wait time.Duration, known string) (err error) {
 	a := c.api
 	t := &pollTurn{conn: c}
-	p := pollTask{turn: t, unwatch: func() {}, route: out.route, after: sub.After, known: sub.After == known, head: c.poll.head[:0], text: c.poll.text[:0]}
+	p := pollTask{turn: t, unwatch: func() {}, route: out.route, after: sub.After, known: sub.After == known, tagged: sub.After == "" || known != "", head: c.poll.head[:0], text: c.poll.text[:0]}
 	if c.over.Store(wait <= 0); wait > 0 {
 		p.unwatch = a.Access.Watch(out.caller.id, func(why access.Reason) { t.Close(closeOf(why)) })
 	}

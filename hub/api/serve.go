@@ -163,13 +163,14 @@ type header struct {
 	value []string
 }
 
-// protective are the headers of every answer, and forBrowsers those that tell a browser what it may do with an answer that it
+// unstored is a header of every answer, and forBrowsers are those that tell a browser what it may do with an answer that it
 // shows, or that a page has made it load. It does either with a cookie only: no link and no element of a page sends a token. The
 // resource policy is for those who send a cookie: SameSite counts every port of a host as the same site, and not every browser
 // keeps JSON from a page that has asked for an image (opaque response blocking).
 var (
-	protective  = []header{{"X-Content-Type-Options", []string{"nosniff"}}, {"Cache-Control", []string{"no-store"}}}
+	unstored    = []string{"no-store"}
 	forBrowsers = []header{
+		{"X-Content-Type-Options", []string{"nosniff"}},
 		{"Content-Security-Policy", []string{"default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"}},
 		{"X-Frame-Options", []string{"DENY"}},
 		{"Referrer-Policy", []string{"no-referrer"}},
@@ -178,13 +179,11 @@ var (
 	}
 )
 
-// protect sets the headers of the answer. Those for browsers would be half of what a data route answers to a token.
+// protect sets the headers of the answer. Those for browsers would be more than half of what a data route answers to a token.
 func (a *API) protect(out *answer, r *http.Request) {
 	h := out.Header()
-	for i := range protective {
-		h[protective[i].name] = protective[i].value
-	}
-	if out.route == nil || !out.route.data || r.Header["Authorization"] == nil {
+	h["Cache-Control"] = unstored
+	if !out.lean(r) {
 		for i := range forBrowsers {
 			h[forBrowsers[i].name] = forBrowsers[i].value
 		}
@@ -201,6 +200,11 @@ type answer struct {
 	route     *route // nil unless router.find knows it
 	status    int
 	elsewhere bool // somebody else answers, over the connection
+}
+
+// lean reports whether the answer is data for a program that has sent a token.
+func (w *answer) lean(r *http.Request) bool {
+	return w.route != nil && w.route.data && r.Header["Authorization"] != nil
 }
 
 func (w *answer) WriteHeader(status int) {

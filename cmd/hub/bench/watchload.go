@@ -81,7 +81,7 @@ type watcher struct {
 	conn      net.Conn
 	in        *bufio.Reader
 	request   []byte
-	etag      string // of the last answer
+	token     string // of the last answer to a poll
 	last      uint64
 	ready     bool
 	latencies []float64
@@ -276,12 +276,14 @@ func (w *watcher) get(path, more string) (*http.Response, error) {
 	return http.ReadResponse(w.in, nil)
 }
 
-// ask polls once.
-func (w *watcher) ask(wait string) error {
+// ask polls once: for what comes after the last answer, as the hub's clients do, or for what differs from it.
+func (w *watcher) ask(wait string, tagged bool) error {
 	path, more := "/api/v1/live/poll?mode=all&wait="+wait, ""
-	if w.etag != "" {
-		path += "&after=" + strings.Trim(w.etag, `"`)
-		more = "If-None-Match: " + w.etag + "\r\n"
+	if w.token != "" {
+		path += "&after=" + w.token
+		if tagged || w.all.load.Floor {
+			more = "If-None-Match: \"" + w.token + "\"\r\n"
+		}
 	}
 	resp, err := w.get(path, more)
 	if err != nil {
@@ -296,20 +298,23 @@ func (w *watcher) ask(wait string) error {
 	case resp.StatusCode != http.StatusOK:
 		return fmt.Errorf("%s: %s", resp.Status, body)
 	}
-	w.etag = resp.Header.Get("Etag")
+	if w.token = strings.Trim(resp.Header.Get("Etag"), `"`); w.token == "" {
+		tail := body[max(0, bytes.LastIndex(body, []byte(`"token":"`))):]
+		w.token = strings.Trim(strings.TrimPrefix(string(tail), `"token":`), `"}`)
+	}
 	return w.take(body)
 }
 
 // poll asks once a second, each watcher at another moment of it.
 func (w *watcher) poll() error {
-	if err := w.ask("0"); err != nil {
+	if err := w.ask("0", true); err != nil {
 		return err
 	}
 	time.Sleep(time.Second * time.Duration(w.index) / time.Duration(w.all.load.Watchers))
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
 	for ; ; <-tick.C {
-		if err := w.ask("0"); err != nil {
+		if err := w.ask("0", true); err != nil {
 			return err
 		}
 	}
@@ -317,7 +322,7 @@ func (w *watcher) poll() error {
 
 func (w *watcher) longPoll() error {
 	for {
-		if err := w.ask("25s"); err != nil {
+		if err := w.ask("25s", false); err != nil {
 			return err
 		}
 	}
