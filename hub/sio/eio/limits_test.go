@@ -100,7 +100,7 @@ func TestARefusedRequestIsNotWaitedFor(t *testing.T) {
 func TestStrangersGiveWay(t *testing.T) {
 	const places = 4
 	source := func(r *http.Request) netip.Addr { return netip.MustParseAddr(r.Header.Get("From-Test")) }
-	r := serve(t, eio.Options{MaxStrangers: places, Source: source})
+	r := serve(t, eio.Options{MaxStrangers: places, StrangerTimeout: 5 * siotest.Patience, Source: source}) // all of it happens in their grace
 	many := make([]*siotest.Socket, places)
 	for i := range many {
 		many[i], _ = r.Open("From-Test: 192.0.2.1")

@@ -27,7 +27,8 @@ type Options struct {
 	// MaxPayload is the most bytes of a message or of a polling request from an admitted session. Zero means 1 MiB.
 	MaxPayload int
 	// MaxStrangers, StrangerPayload and StrangerTimeout bound the sessions that were not admitted yet: their number, their
-	// messages and requests, and how long they may take. Zero means 256, 16 KiB and 5 s.
+	// messages and requests, and how long they may take. Zero means 256, 16 KiB and 5 s. For a fifth of their time they do not
+	// give way to others from their own address.
 	MaxStrangers    int
 	StrangerPayload int
 	StrangerTimeout time.Duration

@@ -52,7 +52,7 @@ func New(open func(*Session) Stream, o Options) (*Server, error) {
 		return nil, err
 	}
 	return &Server{
-		Options: o, open: open, epoch: time.Now(), strangers: strangers{max: o.MaxStrangers, from: map[netip.Addr]*list.List{}},
+		Options: o, open: open, epoch: time.Now(), strangers: strangers{max: o.MaxStrangers, grace: o.StrangerTimeout / 5, from: map[netip.Addr]*list.List{}},
 		rules:    crew.Rules{Crew: o.Crew, WriteTimeout: o.WriteTimeout, CloseTimeout: o.CloseTimeout, Written: &o.Metrics.BytesOut},
 		sessions: map[string]*Session{}, conns: map[*conn]struct{}{}, empty: make(chan struct{}),
 		upgrader: frames.NewUpgrader(o.MaxPayload, readBuffer),

@@ -7,12 +7,10 @@ import (
 	"time"
 )
 
-// grace is how long a stranger is left alone by others from its own address.
-const grace = time.Second
-
 // strangers are the sessions that were not admitted yet, by where they come from.
 type strangers struct {
-	max int
+	max   int
+	grace time.Duration // how long one is left alone by others from its own address
 
 	mu    sync.Mutex // guards the fields below
 	count int
@@ -31,7 +29,7 @@ func (x *strangers) add(s *Session, now time.Time) (victim *Session, ok bool) {
 	defer x.mu.Unlock()
 	if x.count >= x.max {
 		victim = x.oldestLocked()
-		if victim.source == s.source && now.Sub(victim.stranger.since) < grace {
+		if victim.source == s.source && now.Sub(victim.stranger.since) < x.grace {
 			return nil, false
 		}
 		x.removeLocked(victim)
