@@ -72,9 +72,9 @@ func (c *conn) expire() {
 			return
 		}
 	}
+	l.Metrics.TimedOut.Add(1) // before it is gone from the strangers, so that whoever sees that sees why
 	l.removeLocked(c)
 	l.mu.Unlock()
-	l.Metrics.TimedOut.Add(1)
 	_ = c.tcp.Close() // an error would say that it is closed
 }
 
