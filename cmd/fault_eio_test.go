@@ -29,11 +29,10 @@ func (s *server) ended() bool {
 // exited waits for the hub to end by itself and returns its exit code.
 func (s *server) exited() int {
 	s.t.Helper()
-	const soon = 20 * time.Second // after a drain that nobody hurries, on a busy machine
 	select {
 	case <-s.done:
-	case <-time.After(soon):
-		s.t.Fatalf("the hub did not end in %v\n%s", soon, tail(s.out.String(), 4000))
+	case <-time.After(patience):
+		s.t.Fatalf("the hub did not end in %v\n%s", patience, tail(s.out.String(), 4000))
 	}
 	var exit *exec.ExitError
 	if errors.As(s.err, &exit) {

@@ -195,6 +195,7 @@ type answer struct {
 	code  int
 	text  string
 	retry string // the header Retry-After
+	cut   bool   // it broke off, so that whoever asked knows that something is missing
 }
 
 // ask sends a request and returns whatever the answer is; code zero if there is none.
@@ -213,8 +214,8 @@ func (s *server) ask(method, path, token, body string) answer {
 		return answer{text: err.Error()}
 	}
 	defer resp.Body.Close()
-	text, _ := io.ReadAll(resp.Body) // for the message only
-	return answer{resp.StatusCode, string(text), resp.Header.Get("Retry-After")}
+	text, err := io.ReadAll(resp.Body)
+	return answer{resp.StatusCode, string(text), resp.Header.Get("Retry-After"), err != nil}
 }
 
 // hubStatus is what the hub says about itself. The counters count since its start.

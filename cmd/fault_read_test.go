@@ -33,7 +33,10 @@ func (d *sensor) honest(t *testing.T, s *server, viewer string) (told bool) {
 	acked := d.acked
 	d.mu.Unlock()
 	a := s.ask(http.MethodGet, "/api/v1/devices/"+d.id+"/readings?format=ndjson", viewer, "")
-	told = a.code != http.StatusOK || strings.Contains(a.text, `"damage`) // readings that cannot be read, or a gap with cause damaged
+	if a.cut { // the last line may not be whole
+		a.text = a.text[:strings.LastIndexByte(a.text, '\n')+1]
+	}
+	told = a.code != http.StatusOK || a.cut || strings.Contains(a.text, `"damage`) // readings that cannot be read, or a gap with cause damaged
 	if rows := uint64(strings.Count(a.text, `"level"`)); a.code == http.StatusOK && rows < acked*oracleSamples && !told {
 		t.Errorf("%s: %d readings of %d batches, and not a word: ...%s", d.id, rows, acked, tail(a.text, 500))
 	}
@@ -159,7 +162,7 @@ func TestTruncatedFilesEndNothing(t *testing.T) {
 				f.alive(t, s)
 			}
 			var last hubStatus
-			if a := s.ask(http.MethodGet, "/api/v1/status", admin, ""); a.code == http.StatusOK {
+			if a := s.ask(http.MethodGet, "/api/v1/status", admin, ""); a.code == http.StatusOK && !a.cut {
 				if err := json.Unmarshal([]byte(a.text), &last); err != nil {
 					t.Fatal(err)
 				}

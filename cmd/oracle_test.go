@@ -328,12 +328,12 @@ func waitForAcks(t *testing.T, f *fleet, n uint64) {
 	t.Helper()
 	tick := time.NewTicker(time.Millisecond)
 	defer tick.Stop()
-	timeout := time.After(60 * time.Second)
+	timeout := time.After(patience)
 	for f.acked() < n {
 		select {
 		case <-tick.C:
 		case <-timeout:
-			t.Fatalf("%d batches were acked in a minute, want %d", f.acked(), n)
+			t.Fatalf("%d batches were acked in %v, want %d", f.acked(), patience, n)
 		}
 	}
 }

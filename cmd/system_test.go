@@ -4,9 +4,9 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -81,15 +81,25 @@ func newServer(t *testing.T, args ...string) *server {
 
 func tail(s string, n int) string { return s[max(0, len(s)-n):] }
 
-// freeAddress returns a loopback address that nobody listened on a moment ago.
+// freeAddress returns a loopback address that is the test's until it ends, also while its server is down: somebody else on this
+// machine would soon have the port, as one to listen on or as one to call from. A socket that is bound and never listens keeps
+// it; those that listen share it, since they all set SO_REUSEADDR (socket(7)).
 func freeAddress(t *testing.T) string {
 	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer ln.Close()
-	return ln.Addr().String()
+	t.Cleanup(func() { _ = syscall.Close(fd) }) // nothing was ever sent
+	err = errors.Join(syscall.SetsockoptInt(fd, syscall.SOL_SOCKET, syscall.SO_REUSEADDR, 1), syscall.Bind(fd, &syscall.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	own, err := syscall.Getsockname(fd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return fmt.Sprintf("127.0.0.1:%d", own.(*syscall.SockaddrInet4).Port)
 }
 
 // launch starts the process without waiting for it to be ready.
@@ -116,7 +126,7 @@ func (s *server) launch() {
 func (s *server) start() {
 	s.t.Helper()
 	s.launch()
-	s.ready(30 * time.Second)
+	s.ready(patience)
 }
 
 func (s *server) ready(within time.Duration) {
@@ -160,8 +170,8 @@ func (s *server) stop() {
 	}
 	select {
 	case <-s.done:
-	case <-time.After(20 * time.Second):
-		s.t.Fatalf("the hub did not stop in 20 s\n%s", tail(s.out.String(), 4000))
+	case <-time.After(patience):
+		s.t.Fatalf("the hub did not stop in %v\n%s", patience, tail(s.out.String(), 4000))
 	}
 	if s.err != nil {
 		s.t.Fatalf("the hub stopped with %v\n%s", s.err, tail(s.out.String(), 4000))

@@ -24,6 +24,9 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m)
 }
 
+// patience is how long a test waits for what must happen: much longer than it takes, since the machine may be busy.
+const patience = time.Minute
+
 // screen is what a command prints. It can be read while the command runs.
 type screen struct {
 	mu   sync.Mutex // guards the fields below
@@ -96,7 +99,7 @@ func launch(t *testing.T, dir string, args ...string) *process {
 // until waits until a screen shows the text.
 func (p *process) until(s *screen, text string) string {
 	p.t.Helper()
-	timeout := time.After(20 * time.Second)
+	timeout := time.After(patience)
 	for {
 		shown, news := s.now()
 		if strings.Contains(shown, text) {

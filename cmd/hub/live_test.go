@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 )
 
 // following is a hub live that runs inside the test.
@@ -45,7 +46,7 @@ func TestLivePrintsReadingsAsTheyCome(t *testing.T) {
 		t.Errorf("a device can act on the terminal: %q", shown)
 	}
 	all := p.follow("--url", p.url(), "--token-file", file, "--mode", "all", "--metric", "level", "--output", "ndjson")
-	for n := 0; !strings.Contains(all.lines.String(), `"level"`) && n < 1000; n++ { // it does not say when it begins
+	for began := time.Now(); !strings.Contains(all.lines.String(), `"level"`) && time.Since(began) < patience; { // it does not say when it begins
 		send(`{"level":7,"other":true}`)
 		send(`{"level":7,"other":true}`)
 	}

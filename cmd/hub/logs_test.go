@@ -54,7 +54,7 @@ func TestAnErrorThatNobodyReadsHoldsNobodyUp(t *testing.T) {
 		if got != exitError {
 			t.Errorf("it ended with %d", got)
 		}
-	case <-time.After(20 * time.Second):
+	case <-time.After(patience):
 		t.Error("the hub does not end as long as nobody reads what it writes")
 	}
 	close(to.let)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"crypto/sha256"
@@ -281,7 +282,7 @@ func openSocket(t *testing.T, p *process, path, token string) net.Conn {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { conn.Close() })
-	if err := conn.SetDeadline(time.Now().Add(20 * time.Second)); err != nil {
+	if err := conn.SetDeadline(time.Now().Add(patience)); err != nil {
 		t.Fatal(err)
 	}
 	_, err = io.WriteString(conn, "GET "+path+" HTTP/1.1\r\nHost: hub\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"+
@@ -442,7 +443,7 @@ func TestTheSecondSignalEndsTheProcessAtOnce(t *testing.T) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	wait := func(s *screen, text string) {
 		for {
@@ -458,14 +459,20 @@ func TestTheSecondSignalEndsTheProcessAtOnce(t *testing.T) {
 		}
 	}
 	wait(out, "data   ")
-	// A request whose body does not come holds up the stop.
+	// A request whose body does not come holds up the stop, once the hub has begun with it, which it says when it wants the body.
 	conn, err := net.Dial("tcp", strings.TrimPrefix(urls.FindString(out.String()), "http://"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	if _, err := io.WriteString(conn, "POST /api/v1/login HTTP/1.1\r\nHost: hub\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n{"); err != nil {
+	if _, err := io.WriteString(conn, "POST /api/v1/login HTTP/1.1\r\nHost: hub\r\nContent-Type: application/json\r\nContent-Length: 9\r\nExpect: 100-continue\r\n\r\n"); err != nil {
 		t.Fatal(err)
+	}
+	if err := conn.SetDeadline(time.Now().Add(patience)); err != nil {
+		t.Fatal(err)
+	}
+	if answer, err := bufio.NewReader(conn).ReadString('\n'); err != nil || answer != "HTTP/1.1 100 Continue\r\n" {
+		t.Fatalf("the request is answered %q, %v", answer, err)
 	}
 	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
@@ -501,10 +508,7 @@ func TestAHubWhoseOutputIsGoneGoesOn(t *testing.T) {
 	status := func() int {
 		return run(t.Context(), []string{"status"}, world{environment("HUB_DATA", dir), strings.NewReader(""), newScreen(), newScreen()})
 	}
-	for range 1000 { // its socket is there before it takes connections
-		if status() == exitOK {
-			break
-		}
+	for began := time.Now(); status() != exitOK && time.Since(began) < patience; { // its socket is there before it takes connections
 		<-tick.C
 	}
 	for range 20 { // each is a line of the log
