@@ -97,7 +97,7 @@ func TestReadErrorsEndNothing(t *testing.T) {
 			case "catalog":
 				f.alive(t, s) // the log is well
 			default:
-				if s.ended() {
+				if s.ended() && s.exited() != exitStorage { // nobody could say what became of a commit that had begun before
 					t.Fatalf("the hub ended: %v", s.err)
 				}
 			}
