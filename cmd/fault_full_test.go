@@ -132,7 +132,9 @@ func (h *hoarder) session(addr string) error {
 	if err == nil && w.Schema == wire.SchemaNeed {
 		err = p.conn.WriteMessage(2, wire.AppendBirth(nil, wire.CBOR, h.index.Schema()))
 	}
-	h.ack(w.Ack)
+	if err == nil {
+		h.welcome(w.Ack)
+	}
 	const window = 6 // less than the hub allows in bytes
 	for next := w.Ack + 1; err == nil && !h.stopped(); {
 		for ; err == nil && next <= w.Ack+window; next++ {
@@ -221,9 +223,18 @@ func fullDisk(t *testing.T, logBytes int64) {
 	f.checkPause(t, s, admin)
 
 	s.kill()
+	before := f.welcomes()
 	s.launch()
 	until(t, "the hub answers", func() bool { return s.ask(http.MethodGet, "/healthz", "", "").code == http.StatusOK })
 	until(t, "the hub notices again that there is no room", func() bool { return s.status(admin).Disk.Full })
+	until(t, "every device has heard what is stored", func() bool {
+		for i, n := range f.welcomes() {
+			if n == before[i] {
+				return false
+			}
+		}
+		return true
+	})
 	f.checkPause(t, s, admin)
 	f.checkHeld(t, s, viewer, logBytes > 0)
 
@@ -256,7 +267,7 @@ func (f *fleet) checkPause(t *testing.T, s *server, admin string) {
 		if still++; now != acked {
 			acked, still = now, 0
 		}
-		return still > 50
+		return still > 200 // a second: the machine may be busy
 	})
 	ready := s.ask(http.MethodGet, "/readyz", "", "")
 	if ready.code != http.StatusServiceUnavailable || !strings.Contains(ready.text, "free some space") {

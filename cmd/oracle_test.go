@@ -46,11 +46,12 @@ type sensor struct {
 	id, token, url string
 	index          *wire.Index
 
-	mu    sync.Mutex // guards the fields below
-	sent  uint64
-	acked uint64
-	stop  bool
-	conn  *gws.Conn
+	mu       sync.Mutex // guards the fields below
+	sent     uint64
+	acked    uint64
+	welcomes int
+	stop     bool
+	conn     *gws.Conn
 }
 
 func oracleSchema(t *testing.T) *wire.Index {
@@ -139,7 +140,7 @@ func (s *sensorSocket) OnMessage(c *gws.Conn, m *gws.Message) {
 			}
 		}
 		s.next = w.Ack + 1
-		s.d.ack(w.Ack)
+		s.d.welcome(w.Ack)
 		s.fill(c)
 	case t == wire.TypeAck:
 		a, err := wire.DecodeAck(wire.CBOR, frame)
@@ -149,6 +150,14 @@ func (s *sensorSocket) OnMessage(c *gws.Conn, m *gws.Message) {
 		s.d.ack(a.Seq)
 		s.fill(c)
 	}
+}
+
+// welcome is an ack too: of what was stored although the device did not hear it.
+func (d *sensor) welcome(ack uint64) {
+	d.ack(ack)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.welcomes++
 }
 
 func (d *sensor) ack(seq uint64) {
@@ -222,6 +231,16 @@ func (f *fleet) acked() (n uint64) {
 	for _, d := range f.sensors {
 		d.mu.Lock()
 		n += d.acked
+		d.mu.Unlock()
+	}
+	return n
+}
+
+// welcomes returns how often each sensor was welcomed.
+func (f *fleet) welcomes() (n []int) {
+	for _, d := range f.sensors {
+		d.mu.Lock()
+		n = append(n, d.welcomes)
 		d.mu.Unlock()
 	}
 	return n
