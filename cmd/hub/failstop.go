@@ -53,12 +53,17 @@ func (f *failStop) PutAll(ctx context.Context, items []storage.Item) error {
 	return err
 }
 
-// run returns the error of the catalog when there is one, and nil when ctx ends.
+// run returns the error of the catalog when there is one, and nil when ctx ends without.
 func (f *failStop) run(ctx context.Context) error {
 	select {
 	case err := <-f.failed:
 		return fmt.Errorf("the catalog: %w", err)
 	case <-ctx.Done():
+	}
+	select { // both may have come at once
+	case err := <-f.failed:
+		return fmt.Errorf("the catalog: %w", err)
+	default:
 		return nil
 	}
 }
