@@ -77,6 +77,8 @@ type Subscription struct {
 	// Once is for who asks Next until it returns false, and then ends. What comes later is not told: Wake is not called, and
 	// neither is Close but by Next. It counts when the subscription begins.
 	Once bool
+	// Packing turns frames into what is sent, for those who call NextPacked. Nil leaves them as they are.
+	Packing Packing
 	// Scope limits what the viewer may see. Nil means everything, and lets viewers with the same subscription share the
 	// work of writing their frames.
 	Scope func(device.ID) bool
@@ -250,12 +252,7 @@ func (v *Viewer) start(s Subscription) error {
 		v.view.leave(v)
 	}
 	v.err, v.shown = nil, spot{}
-	if v.once {
-		v.view = v.hub.newView(keyOf(&s), &s)
-		v.view.begin(v)
-	} else {
-		v.view = v.hub.join(v, &s)
-	}
+	v.enter(&s)
 	v.snapshot = nil
 	switch {
 	case s.After == "":

@@ -32,36 +32,45 @@ import (
 // none now; Wake is called when there is, or was called already if it has not looked at everything yet. After ErrSlow, or when
 // the hub stops, Peer.Close has been called.
 func (v *Viewer) Next(dst []byte) (frame []byte, resume string, ok bool) {
+	frame, resume, _, ok = v.NextPacked(dst)
+	return frame, resume, ok
+}
+
+// NextPacked is Next for a subscription with a Packing, and tells whether that has made what was appended, or left the frame as
+// it is.
+func (v *Viewer) NextPacked(dst []byte) (frame []byte, resume string, packed, ok bool) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
+	start := len(dst)
 	for {
 		switch {
 		case v.ended || v.err != nil:
-			return dst, "", false
+			return dst, "", false, false
 		case v.greet:
 			v.greet = false
-			return v.hub.appendWelcome(dst, v.view.key.format), "", true
+			return v.own(v.hub.appendWelcome(dst, v.view.key.format), start, "")
 		case v.snapshot != nil:
-			return v.nextSnapshot(dst)
+			frame, resume = v.nextSnapshot(dst)
+			return v.own(frame, start, resume)
 		}
-		what, until := v.fromView(&dst, &resume)
+		what, until := v.fromView(&dst, &resume, &packed)
 		switch what {
 		case inRing:
-			return dst, resume, true
+			return dst, resume, packed, true
 		case atEnd:
-			return dst, "", false
+			return dst, "", false, false
 		}
 		if v.view.key.mode == Latest {
 			body := dst
 			to, ok := v.view.appendChanges(&body, v.at.mark())
 			v.at = to.spot()
 			if ok {
-				return body, v.hub.tokenString(v.at), true
+				return v.own(body, start, v.hub.tokenString(v.at))
 			}
 			continue
 		}
 		if dst, resume, ok = v.catchUp(dst, until); ok {
-			return dst, resume, true
+			return v.own(dst, start, resume)
 		}
 		if v.err != nil {
 			code := wire.CloseSlow
@@ -69,18 +78,18 @@ func (v *Viewer) Next(dst []byte) (frame []byte, resume string, ok bool) {
 				code = wire.CloseResume
 			}
 			v.peer.Close(code, v.err.Error())
-			return dst, "", false
+			return dst, "", false, false
 		}
 		if !v.leaving {
 			// To look through all that it does not see may take a second, and whoever asks may write to others too.
 			v.peer.Wake()
-			return dst, "", false
+			return dst, "", false, false
 		}
 	}
 }
 
 // fromView appends the next frame that the view has for all, or arms the viewer if it has everything.
-func (v *Viewer) fromView(dst *[]byte, resume *string) (finding, spot) {
+func (v *Viewer) fromView(dst *[]byte, resume *string, packed *bool) (finding, spot) {
 	w := v.view
 	var others woken
 	defer func() { others.wake() }()
@@ -104,7 +113,7 @@ func (v *Viewer) fromView(dst *[]byte, resume *string) (finding, spot) {
 			if v.at = f.to; f.body == nil {
 				continue
 			}
-			*dst, *resume = append(*dst, *f.body...), f.resume
+			*dst, *resume, *packed = append(*dst, *f.body...), f.resume, f.packed
 			return inRing, spot{}
 		default:
 			return outside, until
@@ -133,7 +142,7 @@ func (w *view) sees(e *entity) bool {
 }
 
 // nextSnapshot writes as many devices as fit into one frame.
-func (v *Viewer) nextSnapshot(dst []byte) ([]byte, string, bool) {
+func (v *Viewer) nextSnapshot(dst []byte) (frame []byte, resume string) {
 	s, w := v.snapshot, v.view
 	kind := "snapshot"
 	if s.resume {
@@ -160,11 +169,11 @@ func (v *Viewer) nextSnapshot(dst []byte) ([]byte, string, bool) {
 		e.key("more")
 		e.bool(true)
 		e.endObject()
-		return e.buf, "", true
+		return e.buf, ""
 	}
 	v.snapshot, v.shown = nil, l.spot()
-	resume := v.hub.tokenString(v.at)
-	return e.endFrame(resume), resume, true
+	resume = v.hub.tokenString(v.at)
+	return e.endFrame(resume), resume
 }
 
 // endFrame ends a frame that can be resumed after.

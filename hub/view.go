@@ -19,9 +19,6 @@ const (
 	sharedBytes = 32 << 20
 	smallFrame  = 4 << 10
 	ringLen     = 1024
-	// portion viewers at least are woken together, and the next ones wakeStep later.
-	portion  = 16
-	wakeStep = time.Millisecond
 )
 
 // viewKey says which viewers see the same.
@@ -30,6 +27,7 @@ type viewKey struct {
 	format           wire.Format
 	tick             time.Duration
 	devices, metrics string // sorted, joined by a line feed, which no pattern holds
+	packing          Packing
 }
 
 // view writes the frames for all viewers that see the same, each once. A viewer that has everything is armed: it is at the
@@ -81,6 +79,7 @@ func (s spot) after(t spot) bool {
 type sharedFrame struct {
 	from, to spot
 	body     *[]byte // of framePool; it is read only while the view is locked
+	packed   bool    // the packing of the view has made the body
 	resume   string  // the token after it
 }
 
@@ -110,11 +109,21 @@ func joined(patterns []string) string {
 }
 
 func keyOf(s *Subscription) viewKey {
-	return viewKey{s.Mode, s.Format, s.Tick, joined(s.Devices), joined(s.Metrics)}
+	return viewKey{s.Mode, s.Format, s.Tick, joined(s.Devices), joined(s.Metrics), s.Packing}
 }
 
 func (h *Hub) newView(key viewKey, s *Subscription) *view {
 	return &view{hub: h, key: key, devices: s.Devices, metrics: s.Metrics, scope: s.Scope}
+}
+
+// enter has the viewer see what its subscription says, from now on.
+func (v *Viewer) enter(s *Subscription) {
+	if v.once {
+		v.view = v.hub.newView(keyOf(s), s)
+		v.view.begin(v)
+		return
+	}
+	v.view = v.hub.join(v, s)
 }
 
 // join adds the viewer to the view of its subscription, at the end of it.
@@ -171,7 +180,7 @@ func (w *view) leave(v *Viewer) {
 		w.armed[v.place].place = v.place
 		w.armed[last] = nil
 		w.armed = w.armed[:last]
-		v.armed = false
+		w.disarm(v)
 	}
 	if w.viewers--; w.viewers > 0 {
 		return
@@ -202,17 +211,22 @@ func (w *view) release() []*Viewer {
 	woken := w.armed
 	w.armed = nil
 	for _, v := range woken {
-		v.armed = false
-		switch {
-		case v.late:
-		case w.fresh:
-			v.at = w.from
-		default:
-			v.at = w.end
-		}
+		w.disarm(v)
 	}
 	w.fresh = false
 	return woken
+}
+
+// disarm puts a viewer where it goes on.
+func (w *view) disarm(v *Viewer) {
+	v.armed = false
+	switch {
+	case v.late:
+	case w.fresh:
+		v.at = w.from
+	default:
+		v.at = w.end
+	}
 }
 
 // changed is called once after a change or when the tick is over, if the view waits for that.
@@ -286,11 +300,12 @@ func (w *view) write(now spot) {
 	w.noteFresh(f.from)
 	w.clear()
 	w.last = f.to
-	if w.crowded() && len(*body) > smallFrame {
-		framePool.Put(body) // each viewer writes its own
+	f.resume = w.hub.tokenString(f.to)
+	w.pack(&f)
+	if w.crowded() && len(*f.body) > smallFrame {
+		framePool.Put(f.body) // each viewer writes its own
 		return
 	}
-	f.resume = w.hub.tokenString(f.to)
 	w.push(f)
 }
 
@@ -320,6 +335,7 @@ func (w *view) writeReadings(now spot) {
 		w.end = f.to
 		if any {
 			written += len(*body)
+			w.pack(&f)
 			w.noteFresh(f.from)
 		} else {
 			framePool.Put(body)
@@ -364,9 +380,7 @@ func (w *view) forget(f sharedFrame) {
 	}
 	w.bytes -= cap(*f.body)
 	w.hub.views.bytes.Add(int64(-cap(*f.body)))
-	if cap(*f.body) <= 2*frameBytes {
-		framePool.Put(f.body)
-	}
+	recycle(f.body)
 }
 
 // clear forgets the frames.
@@ -414,34 +428,4 @@ func (w *view) find(at, snapshot spot) (what finding, index int, until spot) {
 		next = f.from
 	}
 	return outside, 0, next
-}
-
-// woken are viewers that there is something for.
-type woken struct {
-	viewers []*Viewer
-	within  time.Duration
-}
-
-func (u *woken) add(more woken) {
-	u.viewers, u.within = append(u.viewers, more.viewers...), max(u.within, more.within)
-}
-
-// wake wakes them, many of them in portions within the time that they have: to write to hundreds at one moment takes
-// milliseconds, for which everybody else would wait, devices for their acks too.
-func (u woken) wake() {
-	size := len(u.viewers)
-	if steps := int(u.within / wakeStep); steps > 1 {
-		size = max(portion, (size+steps-1)/steps)
-	}
-	wakePortions(u.viewers, size)
-}
-
-func wakePortions(viewers []*Viewer, size int) {
-	now := viewers[:min(size, len(viewers))]
-	for _, v := range now {
-		v.peer.Wake()
-	}
-	if rest := viewers[len(now):]; len(rest) > 0 {
-		time.AfterFunc(wakeStep, func() { wakePortions(rest, size) })
-	}
 }

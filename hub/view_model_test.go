@@ -1,6 +1,7 @@
 package hub_test
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -98,6 +99,7 @@ func (w *viewWorld) subscription() (hub.Subscription, func(fact) bool) {
 		s.Metrics = []string{"hum*", "none"}
 		only = func(f fact) bool { return strings.HasPrefix(f.metric, "hum") }
 	}
+	s.Packing = []hub.Packing{nil, nil, squeeze{40}, squeeze{1 << 20}}[w.IntN(4)]
 	if w.IntN(5) == 0 {
 		s.Scope = func(id device.ID) bool { return id != "b" }
 	}
@@ -142,7 +144,7 @@ func (x *witness) log(format string, args ...any) {
 func (x *witness) read(most int) (any bool) {
 	x.w.t.Helper()
 	for range most {
-		frame, token, ok := x.v.Next(nil)
+		frame, token, ok := x.frame()
 		if x.p.code() != 0 {
 			if !x.w.small || x.p.code() != wire.CloseSlow && !(x.p.code() == wire.CloseResume && x.forgotten()) {
 				x.w.t.Fatalf("closed with %d: %s", x.p.code(), x.p.reason)
@@ -164,6 +166,21 @@ func (x *witness) read(most int) (any bool) {
 	return any
 }
 
+// frame reads one as whoever has agreed on the packing does.
+func (x *witness) frame() (frame []byte, token string, ok bool) {
+	x.w.t.Helper()
+	out, token, packed, ok := x.v.NextPacked([]byte("before"))
+	if !bytes.HasPrefix(out, []byte("before")) {
+		x.fail("what was there before is %.20q", out)
+	}
+	if frame = out[len("before"):]; packed {
+		frame = x.unsqueeze(frame, token)
+	} else if s, packs := x.sub.Packing.(squeeze); ok && packs && len(frame) >= s.least {
+		x.fail("a frame of %d bytes was not packed", len(frame))
+	}
+	return frame, token, ok
+}
+
 func (x *witness) leave() {
 	x.log("leave")
 	if x.w.IntN(2) == 0 {
@@ -171,7 +188,7 @@ func (x *witness) leave() {
 		for ok := x.w.IntN(2) == 0; ok; {
 			var frame []byte
 			var token string
-			if frame, token, ok = x.v.Next(nil); ok {
+			if frame, token, ok = x.frame(); ok {
 				x.take(frame)
 			}
 			if token != "" {
@@ -330,6 +347,12 @@ func (w *viewWorld) step() {
 		x := w.viewers[w.IntN(len(w.viewers))]
 		x.leave()
 		x.come()
+	case k == 14 && w.IntN(2) == 0:
+		x := w.viewers[w.IntN(len(w.viewers))]
+		x.sub.Packing = []hub.Packing{nil, squeeze{40}}[w.IntN(2)]
+		x.log("set packing %v", x.sub.Packing)
+		x.v.SetPacking(x.sub.Packing)
+		x.again = true
 	case k == 14:
 		x := w.viewers[w.IntN(len(w.viewers))]
 		x.sub, x.see = w.subscription()
