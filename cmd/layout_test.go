@@ -63,7 +63,7 @@ var homes = map[string][]string{
 	"github.com/mochi-mqtt/server":        {"hub/broker"},
 	"github.com/spf13/cobra":              {"cmd/..."},
 	"github.com/fxamacker/cbor":           {"device/wire"},
-	"github.com/klauspost/compress":       {"storage/chunk"},
+	"github.com/klauspost/compress":       {"storage/chunk", "hub/frames"},
 	"github.com/hanwen/go-fuse":           {"storage/storagetest/lossyfs"},
 	"periph.io/x":                         {"device/sensor"},
 	"net/http":                            {"dashboard", "hub/crew", "hub/frames", "hub/ws", "hub/sio", "hub/api", "hub/live", "hub/access", "device/agent", "firmware-sim", "cmd/..."},

@@ -37,6 +37,7 @@ func (c *counts) figures() []api.Figure {
 			counter("sockets_total", "WebSocket connections opened.", &m.Accepted, of),
 			counter("socket_frames_received_total", "Messages received.", &m.FramesIn, of),
 			counter("socket_frames_sent_total", "Messages sent.", &m.FramesOut, of),
+			counter("socket_frames_compressed_total", "Messages sent compressed.", &m.FramesDeflated, of),
 			counter("socket_received_bytes_total", "Bytes received.", &m.BytesIn, of),
 			counter("socket_sent_bytes_total", "Bytes sent.", &m.BytesOut, of),
 			counter("socket_panics_total", "Faults of the hub that ended one connection each.", &m.Panics, of),

@@ -71,6 +71,9 @@ func (c *Conn) Init(r *crew.Rules, o Owner) {
 	c.owner = o
 }
 
+// Deflates reports whether messages may be sent as Deflate has them. It does not change once Upgrader.Open has returned.
+func (c *Conn) Deflates() bool { return c.guard.deflate != nil }
+
 // Take gives it the connection, with what the peer has sent behind its request.
 func (c *Conn) Take(raw net.Conn, early []byte) {
 	c.Raw, c.tcp = raw, newTCPReader(raw)

@@ -33,7 +33,7 @@ func (o *owner) Fill(dst []byte) ([]byte, bool) {
 	dst = o.AppendControl(dst)
 	select {
 	case text := <-o.out:
-		return frames.Finish(append(frames.Begin(dst), text...), len(dst), true), true
+		return frames.Finish(append(frames.Begin(dst), text...), len(dst), frames.Text), true
 	default:
 		return dst, false
 	}
@@ -73,8 +73,9 @@ func (o *owner) Over(panicked any) {
 }
 
 // open upgrades one end of a connection and returns the other one. early is what the peer sends right behind its request.
-func open(t *testing.T, early []byte) (*owner, io.ReadWriteCloser) {
+func open(t *testing.T, early []byte, offer ...string) (*owner, io.ReadWriteCloser) {
 	t.Helper()
+	deflate := frames.AnswerDeflate(&http.Request{Header: http.Header{"Sec-Websocket-Extensions": offer}})
 	o := &owner{out: make(chan string, 100), over: make(chan struct{})}
 	o.limit.Store(1000)
 	o.Init(&crew.Rules{
@@ -84,12 +85,12 @@ func open(t *testing.T, early []byte) (*owner, io.ReadWriteCloser) {
 	o.Take(ours, early)
 	opened := make(chan error, 1)
 	go func() {
-		opened <- frames.NewUpgrader(1000, 64, "one", "two").Open(&o.Conn, "dGhlIHNhbXBsZSBub25jZQ==", "two")
+		opened <- frames.NewUpgrader(1000, 64, "one", "two").Open(&o.Conn, "dGhlIHNhbXBsZSBub25jZQ==", "two", deflate)
 	}()
 	in := bufio.NewReader(theirs)
 	resp, err := http.ReadResponse(in, nil)
 	if err != nil || resp.StatusCode != 101 || resp.Header.Get(frames.HeaderProtocol) != "two" ||
-		resp.Header.Get("Sec-WebSocket-Accept") != "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=" { // RFC 6455 section 1.3
+		resp.Header.Get("Sec-WebSocket-Extensions") != deflate || resp.Header.Get("Sec-WebSocket-Accept") != "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=" { // RFC 6455 section 1.3
 		t.Fatalf("the upgrade was answered %v, %v", resp, err)
 	}
 	if err := <-opened; err != nil {
@@ -200,11 +201,11 @@ func read(from io.Reader, p []byte) bool { _, err := io.ReadFull(from, p); retur
 func TestHeadersOfAllLengths(t *testing.T) {
 	for _, n := range []int{0, 1, 125, 126, 127, 65535, 65536, 300_000} {
 		body := strings.Repeat("x", n)
-		got := frames.Finish(append(frames.Begin([]byte("before")), body...), 6, n%2 == 0)
-		want := []byte("before\x82")
+		form, want := frames.Binary|frames.Deflated, []byte("before\xc2")
 		if n%2 == 0 {
-			want[6] = 0x81
+			form, want = frames.Text, []byte("before\x81")
 		}
+		got := frames.Finish(append(frames.Begin([]byte("before")), body...), 6, form)
 		switch {
 		case n <= 125:
 			want = append(want, byte(n))

@@ -14,6 +14,9 @@ const (
 	controlRate  = 20
 )
 
+// fin marks the last frame of a message.
+const fin = 0x80
+
 // Opcodes of control frames, RFC 6455 section 5.2.
 const (
 	opClose = 0x8
@@ -37,13 +40,15 @@ type guard struct {
 	fragments uint16 // frames of the current message so far
 	message   uint64 // and their bytes
 
+	deflate *inflating // nil unless the extension was agreed on
+
 	control float64       // control frames that may still come at once
 	since   time.Duration // when control was reckoned
 }
 
 // check looks at the next bytes from the peer. It returns how many of them may be passed on; if not all, the violation says
 // why, and nothing after it may be passed on. frame and message are the most bytes of a frame and of a message just now; now
-// tells a monotonic time and is asked for control frames only.
+// tells a monotonic time and is asked for control frames only. With the extension the marks of deflated messages are taken away.
 func (g *guard) check(p []byte, frame, message uint64, now func() time.Duration) (int, violation) {
 	for i := 0; i < len(p); {
 		if g.left > 0 {
@@ -51,6 +56,9 @@ func (g *guard) check(p []byte, frame, message uint64, now func() time.Duration)
 			g.left -= n
 			i += int(n)
 			continue
+		}
+		if g.have == 0 && g.deflate != nil {
+			p[i] = g.deflate.begin(p[i])
 		}
 		g.head[g.have] = p[i]
 		g.have++
@@ -90,7 +98,7 @@ func (g *guard) begin(frame, message uint64) violation {
 	case 127:
 		size = binary.BigEndian.Uint64(g.head[2:])
 	}
-	switch fin, op := g.head[0]&0x80 != 0, g.head[0]&0x0f; {
+	switch fin, op := g.head[0]&fin != 0, g.head[0]&0x0f; {
 	case size>>63 != 0:
 		return violation{CloseProtocol, "the highest bit of a frame length is set"} // RFC 6455 section 5.2
 	case op >= opClose && g.head[1]&0x7f > 125:

@@ -12,7 +12,6 @@ import (
 const (
 	opText   = 0x1
 	opBinary = 0x2
-	fin      = 0x80
 )
 
 // masked returns a frame as a client sends it.

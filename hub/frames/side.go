@@ -1,8 +1,10 @@
 package frames
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"os"
@@ -66,7 +68,8 @@ func (c *Conn) pass(p []byte, err error) (int, error) {
 func (s *side) Write(p []byte) (int, error) {
 	c := (*Conn)(s)
 	if c.ws == nil {
-		return c.Answer(p)
+		n, err := c.Answer(c.withDeflate(p))
+		return min(n, len(p)), err
 	}
 	if c.broken || len(p) < 2 {
 		return len(p), nil
@@ -82,6 +85,16 @@ func (s *side) Write(p []byte) (int, error) {
 		c.owner.Left(code)
 	}
 	return len(p), nil
+}
+
+// withDeflate adds what was agreed on to the answer to the upgrade. gws adds only what it has agreed on by itself.
+func (c *Conn) withDeflate(answer []byte) []byte {
+	const end = "\r\n"
+	if !c.Deflates() || !bytes.HasPrefix(answer, []byte("HTTP/1.1 101 ")) {
+		return answer
+	}
+	answer = bytes.Clone(answer[:len(answer)-len(end)])
+	return fmt.Appendf(answer, "%s: %s"+end+end, headerExtensions, c.guard.deflate.answer)
 }
 
 // Close does nothing: the connection is closed when the reader has returned.
@@ -122,8 +135,31 @@ func (*events) OnPing(socket *gws.Conn, payload []byte) {
 func (*events) OnPong(socket *gws.Conn, _ []byte) { connOf(socket).owner.Controlled() }
 
 func (*events) OnMessage(socket *gws.Conn, m *gws.Message) {
-	if c := connOf(socket); !c.Ending() {
+	if c := connOf(socket); c.Deflates() {
+		c.receiveDeflated(m)
+	} else if !c.Ending() {
 		c.owner.Receive(m.Opcode == gws.OpcodeText, m.Bytes())
 	}
 	_ = m.Close() // its bytes go back to the pool of gws, but not after a panic; it never fails
+}
+
+// receiveDeflated hands on a message that may be deflated.
+func (c *Conn) receiveDeflated(m *gws.Message) {
+	mark, marked := c.guard.deflate.next()
+	switch {
+	case c.Ending():
+	case !marked:
+		c.owner.Receive(m.Opcode == gws.OpcodeText, m.Bytes())
+	default:
+		data, v, panicked := inflate(m.Data, mark.text, min(c.owner.Came(0)))
+		if panicked != nil {
+			panic(panicked)
+		}
+		if v.code != 0 {
+			c.halted = true
+			c.owner.Broke(v.code, v.reason)
+			return
+		}
+		c.owner.Receive(mark.text, data)
+	}
 }

@@ -14,7 +14,8 @@ const (
 	HeaderVersion  = "Sec-Websocket-Version"
 	HeaderProtocol = "Sec-Websocket-Protocol"
 
-	headerKey = "Sec-Websocket-Key"
+	headerKey        = "Sec-Websocket-Key"
+	headerExtensions = "Sec-Websocket-Extensions"
 )
 
 // HasToken reports whether the comma-separated lists name the token, in any case.
@@ -81,9 +82,12 @@ type discard struct{}
 
 func (discard) Error(...any) {}
 
-// Open does the upgrade, with the key of the request and the subprotocol that was agreed on, "" if none was. It waits for the
-// peer as Outlet.Answer does.
-func (u *Upgrader) Open(c *Conn, key, protocol string) error {
+// Open does the upgrade, with the key of the request, the subprotocol that was agreed on, and what AnswerDeflate has returned; ""
+// if nothing was. It waits for the peer as Outlet.Answer does.
+func (u *Upgrader) Open(c *Conn, key, protocol, deflate string) error {
+	if deflate != "" {
+		c.guard.deflate = &inflating{answer: deflate}
+	}
 	upgrader := u.plain
 	// gws looks only at the first line of each of these, so it gets a request that has but one.
 	r := &http.Request{Method: http.MethodGet, Header: http.Header{

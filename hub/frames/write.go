@@ -51,12 +51,23 @@ func clip(reason string) string {
 	return reason[:end]
 }
 
+// Form is the form of a message.
+type Form byte
+
+// The forms, which are the first byte of a message in one frame, RFC 6455 section 5.2. Deflated, where that was agreed on, comes to
+// one of the others: the payload is what Deflate makes, without Tail.
+const (
+	Text     Form = 0x81
+	Binary   Form = 0x82
+	Deflated Form = rsv1
+)
+
 // Begin appends room for the header of a message.
 func Begin(dst []byte) []byte { return append(dst, 0, 126, 0, 0) }
 
 // Finish completes the header of the message that begins, with its room, at start: that of an unfragmented message from server
 // to client, RFC 6455 section 5.2. The room fits the length that most have; a shorter or longer one moves the message.
-func Finish(dst []byte, start int, text bool) []byte {
+func Finish(dst []byte, start int, form Form) []byte {
 	switch n := len(dst) - start - 4; {
 	case n <= 125:
 		copy(dst[start+2:], dst[start+4:])
@@ -70,8 +81,6 @@ func Finish(dst []byte, start int, text bool) []byte {
 		dst[start+1] = 127
 		binary.BigEndian.PutUint64(dst[start+2:], uint64(n))
 	}
-	if dst[start] = 0x82; text {
-		dst[start] = 0x81
-	}
+	dst[start] = byte(form)
 	return dst
 }

@@ -29,7 +29,7 @@ type stream interface {
 	// connection.
 	receive(text bool, frame []byte) violation
 	// next appends the next message to dst and tells its form; false if there is nothing now. Only the writer calls it.
-	next(dst []byte) (frame []byte, text, ok bool)
+	next(dst []byte) (frame []byte, form frames.Form, ok bool)
 	// alive is told of every ping and pong.
 	alive()
 	// end is called once, when neither receive nor next runs any more or ever will.
@@ -104,10 +104,10 @@ func (c *conn) begin(id access.Identity, f wire.Format) (good bool) {
 // silence is the stream of a connection that has none yet.
 type silence struct{}
 
-func (silence) receive(bool, []byte) violation       { return violation{} }
-func (silence) next(dst []byte) ([]byte, bool, bool) { return dst, false, false }
-func (silence) alive()                               {}
-func (silence) end()                                 {}
+func (silence) receive(bool, []byte) violation              { return violation{} }
+func (silence) next(dst []byte) ([]byte, frames.Form, bool) { return dst, frames.Text, false }
+func (silence) alive()                                      {}
+func (silence) end()                                        {}
 
 // Over takes the connection down after the reader has returned. Nothing of it is left then.
 func (c *conn) Over(panicked any) {

@@ -9,6 +9,7 @@ import (
 	"telemetryhub/device/wire"
 	"telemetryhub/hub"
 	"telemetryhub/hub/access"
+	"telemetryhub/hub/frames"
 )
 
 // Session is what the adapter needs of the session of one device; *hub.Session is one.
@@ -73,9 +74,9 @@ func (d *deviceStream) receive(text bool, frame []byte) violation {
 	return violation{}
 }
 
-func (d *deviceStream) next(dst []byte) ([]byte, bool, bool) {
+func (d *deviceStream) next(dst []byte) ([]byte, frames.Form, bool) {
 	frame, f, ok := d.session.Next(dst)
-	return frame, f == wire.JSON, ok
+	return frame, formOf(f), ok
 }
 
 func (d *deviceStream) alive() { d.session.Alive() }

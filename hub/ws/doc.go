@@ -18,8 +18,13 @@
 //	upgrades                           1,000 a second, 50 from one address, 20,000 open, else 503 with Retry-After
 //	a connection that is idle          one goroutine, about 6 KB for a viewer and 8 KB for a device
 //
-// Connections of which nobody knows yet who they are never get here; package door bounds them. Compression is not
-// offered: its windows would cost each connection more than all else.
+// Connections of which nobody knows yet who they are never get here; package door bounds them.
+//
+// Viewers may have messages compressed (permessage-deflate, RFC 7692), if they offer it. No message refers to one before, so
+// neither side of a connection keeps a window, which would cost more than all else: what a viewer costs that is idle grows by
+// 50 bytes. Frames are compressed where the hub writes them, once for all who see the same; those of less than 64 bytes or more
+// than 1 MiB, and those that do not get smaller, go as they are. What a viewer sends compressed is inflated up to the limit of
+// its messages and no further. Devices are not offered compression: CBOR is short, and their batches are sent once.
 //
 // What is below messages package frames does.
 package ws

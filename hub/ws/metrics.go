@@ -13,6 +13,7 @@ type Metrics struct {
 	Open                atomic.Int64  // connections now
 	Accepted            atomic.Uint64 // upgrades done
 	FramesIn, FramesOut atomic.Uint64 // messages from and to peers, without control frames
+	FramesDeflated      atomic.Uint64 // of FramesOut those that were compressed
 	BytesIn, BytesOut   atomic.Uint64 // as they go over the connection, above TLS
 	Panics              atomic.Uint64 // caught, each ended one connection
 

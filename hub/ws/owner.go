@@ -52,7 +52,7 @@ func (c *conn) Broke(code uint16, reason string) {
 	case frames.ClosePolicy:
 		c.Close(wire.CloseProtocol, reason)
 	case frames.CloseUTF8:
-		c.Close(to, "text that is not UTF-8")
+		c.Close(to, cmp.Or(reason, "text that is not UTF-8"))
 	default:
 		c.Close(to, cmp.Or(reason, "a frame that RFC 6455 does not allow"))
 	}
@@ -69,12 +69,15 @@ func (c *conn) Fill(dst []byte) (out []byte, more bool) {
 	defer c.recovered()
 	for more = true; more && len(out) < crew.Gather; {
 		start := len(out)
-		next, text, ok := c.stream.next(frames.Begin(out))
+		next, form, ok := c.stream.next(frames.Begin(out))
 		if !ok {
 			return next[:start], false
 		}
-		out = frames.Finish(next, start, text)
+		out = frames.Finish(next, start, form)
 		c.srv.Metrics.FramesOut.Add(1)
+		if form&frames.Deflated != 0 {
+			c.srv.Metrics.FramesDeflated.Add(1)
+		}
 	}
 	return out, more
 }

@@ -22,6 +22,7 @@ type server struct {
 	auth     Auth
 	may      func(access.Identity) *refusedError // whether it may connect here
 	begin    beginning
+	deflates bool // clients may have messages compressed
 	limit    *limiter
 	epoch    time.Time // what conn's times are counted from
 	rules    crew.Rules
@@ -197,7 +198,11 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	c := s.newConn(raw, early)
 	c.name = id.Name()
-	if err := s.upgrader.Open(&c.Conn, o.key, o.protocol); err != nil {
+	deflate := ""
+	if s.deflates {
+		deflate = frames.AnswerDeflate(r)
+	}
+	if err := s.upgrader.Open(&c.Conn, o.key, o.protocol, deflate); err != nil {
 		c.Kill()
 		s.leave()
 		s.Logger.Debug("the client left during the upgrade", "remote", r.RemoteAddr, "err", err)

@@ -13,6 +13,7 @@ import (
 	"telemetryhub/device/wire"
 	"telemetryhub/hub"
 	"telemetryhub/hub/access"
+	"telemetryhub/hub/frames"
 )
 
 // maxViewerFrame is the largest frame that a viewer may send.
@@ -23,7 +24,7 @@ var subscribes = Rate{PerSecond: 2, Burst: 10}
 
 // Viewer is what the adapter needs of one subscription; *hub.Viewer is one.
 type Viewer interface {
-	Next(dst []byte) (frame []byte, token string, ok bool)
+	NextPacked(dst []byte) (frame []byte, token string, packed, ok bool)
 	Change(hub.Subscription) error
 	End()
 }
@@ -37,7 +38,8 @@ var _ Viewer = (*hub.Viewer)(nil)
 // devices and metrics are names, or beginnings with a star behind; without them everything is meant. mode is latest
 // (the default) or all. after is the token of the last frame seen. tick is the least time between two frames in
 // milliseconds; 0 or none means 100, a negative one means at once. What comes back are a welcome and then the frames of hub.Viewer,
-// in CBOR if the subprotocol hub.v1.cbor was agreed on.
+// in CBOR if the subprotocol hub.v1.cbor was agreed on. With a client that offers permessage-deflate (RFC 7692) messages may be
+// compressed, each by itself. Frames that do not get smaller are not, and the others are once for all who see the same.
 // Viewers is safe for concurrent use.
 type Viewers struct{ *server }
 
@@ -49,6 +51,7 @@ func NewViewers[V Viewer](subscribe func(context.Context, hub.Subscription, hub.
 		return nil, err
 	}
 	begin := func(sub hub.Subscription, p hub.Peer) (Viewer, error) { return subscribe(context.Background(), sub, p) }
+	s.deflates = true
 	s.begin = func(c *conn, id access.Identity, f wire.Format) (stream, violation) {
 		return &viewerStream{conn: c, format: f, scope: id.Scope(access.ReadLive), subscribe: begin}, violation{}
 	}
@@ -103,6 +106,9 @@ func (v *viewerStream) change(text bool, frame []byte) violation {
 		return violation{wire.CloseProtocol, err.Error()}
 	}
 	sub.Scope, sub.Format = v.scope, v.format
+	if v.conn.Deflates() {
+		sub.Packing = frames.Packing{}
+	}
 	if known := v.viewer.Load(); known != nil {
 		err = (*known).Change(sub)
 	} else {
@@ -119,13 +125,25 @@ func (v *viewerStream) change(text bool, frame []byte) violation {
 	return violation{}
 }
 
-func (v *viewerStream) next(dst []byte) ([]byte, bool, bool) {
+func (v *viewerStream) next(dst []byte) ([]byte, frames.Form, bool) {
 	viewer := v.viewer.Load()
 	if viewer == nil {
-		return dst, false, false
+		return dst, frames.Text, false
 	}
-	frame, _, ok := (*viewer).Next(dst) // the token stands in the frame too
-	return frame, v.format != wire.CBOR, ok
+	frame, _, packed, ok := (*viewer).NextPacked(dst) // the token stands in the frame too
+	form := formOf(v.format)
+	if packed {
+		form |= frames.Deflated
+	}
+	return frame, form, ok
+}
+
+// formOf returns the form of a message in this format.
+func formOf(f wire.Format) frames.Form {
+	if f == wire.CBOR {
+		return frames.Binary
+	}
+	return frames.Text
 }
 
 func (v *viewerStream) alive() {}

@@ -62,20 +62,26 @@ func (v *fakeViewer) Change(s hub.Subscription) error {
 	return nil
 }
 
-func (v *fakeViewer) Next(dst []byte) ([]byte, string, bool) {
+// NextPacked packs as the subscription says.
+func (v *fakeViewer) NextPacked(dst []byte) (frame []byte, token string, packed, ok bool) {
 	v.sent.Add(1)
 	if v.feed.next != nil {
 		frame, ok := v.feed.next(dst)
-		return frame, "", ok
+		return frame, "", false, ok
 	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if len(v.out) == 0 {
-		return dst, "", false
+		return dst, "", false, false
 	}
-	dst = append(dst, v.out[0]...)
+	text := []byte(v.out[0])
 	v.out = v.out[1:]
-	return dst, "token", true
+	if p := v.subs[len(v.subs)-1].Packing; p != nil {
+		if frame, packed = p.Pack(dst, text, "token"); packed {
+			return frame, "token", true, true
+		}
+	}
+	return append(dst, text...), "token", false, true
 }
 
 func (v *fakeViewer) End() { close(v.ended) }

@@ -23,7 +23,7 @@ func (s *Session) fillFrames(dst []byte) (out []byte, more bool) {
 	}
 	defer s.recovered()
 	if s.takePing() {
-		out = frames.Finish(append(frames.Begin(out), typePing), len(out), true)
+		out = frames.Finish(append(frames.Begin(out), typePing), len(out), frames.Text)
 	}
 	sent := uint64(0)
 	for len(out) < crew.Gather {
@@ -33,11 +33,12 @@ func (s *Session) fillFrames(dst []byte) (out []byte, more bool) {
 			s.srv.Metrics.MessagesOut.Add(sent)
 			return msg[:start], false
 		}
+		form := frames.Text
 		if !text { // binary data has no type
 			body := start + len(frames.Begin(nil))
-			msg = append(msg[:body], msg[body+1:]...)
+			msg, form = append(msg[:body], msg[body+1:]...), frames.Binary
 		}
-		out = frames.Finish(msg, start, text)
+		out = frames.Finish(msg, start, form)
 		sent++
 	}
 	s.srv.Metrics.MessagesOut.Add(sent)
@@ -50,5 +51,5 @@ func (c *conn) appendHello(dst []byte) []byte {
 		return dst
 	}
 	start := len(dst)
-	return frames.Finish(append(frames.Begin(dst), *c.hello.Swap(nil)...), start, true)
+	return frames.Finish(append(frames.Begin(dst), *c.hello.Swap(nil)...), start, frames.Text)
 }
