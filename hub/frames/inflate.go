@@ -17,18 +17,15 @@ const rsv1 = 0x40
 // inflating is what a connection remembers with which the extension was agreed on. gws is not told of it: it would make a
 // writer of 0.7 MB for every few connections, answer a message that is too large with 1011, and let marks pass where they are
 // forbidden. Instead the guard takes the mark away and has gws take the message for binary data, which it does not look at; a
-// mark that it leaves is an error to gws. As the guard is ahead of gws by what that has in its buffer, messages are counted.
+// mark that it leaves is an error to gws. The guard is ahead of gws by what that has in its buffer, so messages are counted.
 type inflating struct {
-	answer      string // header field
-	begun, done uint32 // messages that the guard has seen the beginning of, and that gws has handed on
-	marks       []mark // of messages in between
+	answer         string // header field
+	begun, done    uint32 // messages that the guard has seen the beginning of, and that gws has handed on
+	deflated, text uint64 // of messages in between, by number: slices would be made where the stack is deep
 }
 
-// mark says that the message with this number is deflated.
-type mark struct {
-	message uint32
-	text    bool
-}
+// maxBuffer is the largest buffer of a connection with the extension. 64 messages, of 6 bytes at least, do not fit in.
+const maxBuffer = 256
 
 // begin takes the first byte of a frame, and returns what gws is to see.
 func (d *inflating) begin(b byte) byte {
@@ -37,42 +34,53 @@ func (d *inflating) begin(b byte) byte {
 		return b
 	}
 	d.begun++
-	if b&0x70 != rsv1 {
+	bit := uint64(1) << (d.begun % 64)
+	if d.deflated &^= bit; b&0x70 != rsv1 {
 		return b
 	}
-	d.marks = append(d.marks, mark{d.begun, op == gws.OpcodeText})
+	d.deflated |= bit
+	if d.text &^= bit; op == gws.OpcodeText {
+		d.text |= bit
+	}
 	return b&fin | byte(gws.OpcodeBinary)
 }
 
-// next counts a message of gws, and returns its mark if it has one.
-func (d *inflating) next() (mark, bool) {
+// next counts a message of gws, and reports whether it is deflated, and then whether it is text.
+func (d *inflating) next() (deflated, text bool) {
+	if d == nil {
+		return false, false
+	}
 	d.done++
-	if len(d.marks) == 0 || d.marks[0].message != d.done {
-		return mark{}, false
-	}
-	m := d.marks[0]
-	if d.marks = d.marks[1:]; len(d.marks) == 0 {
-		d.marks = nil
-	}
-	return m, true
+	bit := uint64(1) << (d.done % 64)
+	return d.deflated&bit != 0, d.text&bit != 0
 }
 
-// inflate returns the message that was deflated to what is in data, if that is not over the limit.
-func inflate(data *bytes.Buffer, text bool, limit uint64) (message []byte, v violation, panicked any) {
-	// That needs a large stack, and the one that we are on stays with the connection.
-	done := make(chan struct{})
+// receiveDeflated inflates a message and hands it to the owner. That needs a large stack, and the one that we are on stays with
+// the connection.
+func (c *Conn) receiveDeflated(m *gws.Message, text bool) {
+	done := make(chan any)
 	go func() {
-		defer close(done)
-		defer func() { panicked = recover() }()
-		f := inflaters.Get().(*inflater)
-		message, v = f.inflate(data, limit)
-		inflaters.Put(f)
+		defer func() { done <- recover() }()
+		c.inflate(m, text)
 	}()
-	<-done
-	if text && !utf8.Valid(message) {
+	if panicked := <-done; panicked != nil {
+		panic(panicked)
+	}
+}
+
+func (c *Conn) inflate(m *gws.Message, text bool) {
+	f := inflaters.Get().(*inflater)
+	data, v := f.inflate(m.Data, min(c.owner.Came(0)))
+	inflaters.Put(f)
+	if text && !utf8.Valid(data) {
 		v = violation{CloseUTF8, ""}
 	}
-	return message, v, panicked
+	if v.code != 0 {
+		c.halted = true
+		c.owner.Broke(v.code, v.reason)
+		return
+	}
+	c.owner.Receive(text, data)
 }
 
 // inflater is memory that is used again: a window of 32 KiB, and tables.

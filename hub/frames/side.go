@@ -135,31 +135,13 @@ func (*events) OnPing(socket *gws.Conn, payload []byte) {
 func (*events) OnPong(socket *gws.Conn, _ []byte) { connOf(socket).owner.Controlled() }
 
 func (*events) OnMessage(socket *gws.Conn, m *gws.Message) {
-	if c := connOf(socket); c.Deflates() {
-		c.receiveDeflated(m)
-	} else if !c.Ending() {
+	c := connOf(socket)
+	switch deflated, text := c.guard.deflate.next(); {
+	case c.Ending():
+	case deflated:
+		c.receiveDeflated(m, text)
+	default:
 		c.owner.Receive(m.Opcode == gws.OpcodeText, m.Bytes())
 	}
 	_ = m.Close() // its bytes go back to the pool of gws, but not after a panic; it never fails
-}
-
-// receiveDeflated hands on a message that may be deflated.
-func (c *Conn) receiveDeflated(m *gws.Message) {
-	mark, marked := c.guard.deflate.next()
-	switch {
-	case c.Ending():
-	case !marked:
-		c.owner.Receive(m.Opcode == gws.OpcodeText, m.Bytes())
-	default:
-		data, v, panicked := inflate(m.Data, mark.text, min(c.owner.Came(0)))
-		if panicked != nil {
-			panic(panicked)
-		}
-		if v.code != 0 {
-			c.halted = true
-			c.owner.Broke(v.code, v.reason)
-			return
-		}
-		c.owner.Receive(mark.text, data)
-	}
 }

@@ -83,9 +83,12 @@ type discard struct{}
 func (discard) Error(...any) {}
 
 // Open does the upgrade, with the key of the request, the subprotocol that was agreed on, and what AnswerDeflate has returned; ""
-// if nothing was. It waits for the peer as Outlet.Answer does.
+// if nothing was. Messages are inflated only where the buffer has at most 256 bytes. It waits for the peer as Outlet.Answer does.
 func (u *Upgrader) Open(c *Conn, key, protocol, deflate string) error {
 	if deflate != "" {
+		if u.buffer > maxBuffer {
+			panic("frames: the buffer is too large for messages to be inflated")
+		}
 		c.guard.deflate = &inflating{answer: deflate}
 	}
 	upgrader := u.plain
