@@ -61,6 +61,7 @@ func (c *counts) sioFigures() []api.Figure {
 		counter("socketio_strangers_displaced_total", "Socket.IO sessions closed before they authenticated to make room for others.", &e.Displaced, nil),
 		counter("socketio_received_messages_total", "Messages received.", &e.MessagesIn, nil),
 		counter("socketio_sent_messages_total", "Messages sent.", &e.MessagesOut, nil),
+		counter("socketio_compressed_messages_total", "Messages sent compressed.", &e.MessagesDeflated, nil),
 		counter("socketio_received_bytes_total", "Bytes received.", &e.BytesIn, nil),
 		counter("socketio_sent_bytes_total", "Bytes sent.", &e.BytesOut, nil),
 		counter("socketio_panics_total", "Faults of the hub that ended one session each.", &e.Panics, nil),

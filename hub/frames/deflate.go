@@ -36,8 +36,12 @@ func (d *deflater) Write(p []byte) (int, error) {
 
 var deflaters = sync.Pool{New: func() any { return new(deflater) }}
 
-// Deflate appends text in blocks of DEFLATE (RFC 1951) that refer to nothing before them. They end with Tail.
-func Deflate(dst, text []byte) []byte {
+// Deflate appends text in blocks of DEFLATE (RFC 1951) that refer to nothing before them. They end with Tail. It reports false,
+// and dst as it was, if that would not be smaller, or takes too long.
+func Deflate(dst, text []byte) (out []byte, ok bool) {
+	if len(text) < leastDeflated || len(text) > mostDeflated {
+		return dst, false
+	}
 	d := deflaters.Get().(*deflater)
 	d.out = dst
 	// Errors would be those of Write.
@@ -52,31 +56,20 @@ func Deflate(dst, text []byte) []byte {
 		_, _ = d.w.Write(text)
 		_ = d.w.Flush()
 	}
-	dst, d.out = d.out, nil
+	out, d.out = d.out, nil
 	deflaters.Put(d)
-	return dst
-}
-
-// DeflateMessage appends text as the payload of a message with the extension. It reports false, and dst as it was, if that would
-// not be smaller, or takes too long.
-func DeflateMessage(dst, text []byte) (payload []byte, ok bool) {
-	if len(text) < leastDeflated || len(text) > mostDeflated {
-		return dst, false
+	if len(out)-len(dst) >= len(text) {
+		return out[:len(dst)], false
 	}
-	payload = Deflate(dst, text)
-	payload = payload[:len(payload)-len(Tail)]
-	if len(payload)-len(dst) >= len(text) {
-		return payload[:len(dst)], false
-	}
-	return payload, true
+	return out, true
 }
 
 // AppendEnd appends what ends a message that begins with what Deflate has made: a short text of ASCII, in a block with fixed
 // codes (RFC 1951 section 3.2.6), and an empty block without its Tail.
-func AppendEnd(dst []byte, text string) []byte {
+func AppendEnd(dst, text []byte) []byte {
 	left := uint16(0b010) // 3 bits: not the last block, fixed codes
-	for i := range len(text) {
-		left |= uint16(bits.Reverse8(0x30+text[i])) << 3 // codes begin with their highest bit, and what is below 144 has 8
+	for _, c := range text {
+		left |= uint16(bits.Reverse8(0x30+c)) << 3 // codes begin with their highest bit, and what is below 144 has 8
 		dst = append(dst, byte(left))
 		left >>= 8
 	}
@@ -88,5 +81,8 @@ type Packing struct{}
 
 // Pack appends the payload of a frame, if that is smaller.
 func (Packing) Pack(dst, frame []byte, _ string) (payload []byte, ok bool) {
-	return DeflateMessage(dst, frame)
+	if payload, ok = Deflate(dst, frame); ok {
+		payload = payload[:len(payload)-len(Tail)]
+	}
+	return payload, ok
 }

@@ -104,7 +104,7 @@ func inflated(t testing.TB, payload []byte) string {
 func TestOthersInflateWhatIsDeflated(t *testing.T) {
 	for _, n := range []int{1, 2, 4, 20, 1000, 5000} {
 		text := readings(n)
-		payload, ok := frames.DeflateMessage([]byte("before"), text)
+		payload, ok := frames.Packing{}.Pack([]byte("before"), text, "token")
 		if got := inflated(t, payload[len("before"):]); !ok || got != string(text) || string(payload[:6]) != "before" {
 			t.Errorf("%d readings, %d bytes in %d (%t), became %.100q", n, len(text), len(payload), ok, got)
 		}
@@ -123,7 +123,7 @@ func TestWhatDoesNotGetSmallerIsLeft(t *testing.T) {
 	for name, text := range map[string][]byte{
 		"a short text": []byte(strings.Repeat("x", 63)), "noise": noise, "a little noise": noise[:100], "a text of more than 1 MiB": bytes.Repeat([]byte("x"), 1<<20+1),
 	} {
-		if got, ok := frames.DeflateMessage([]byte("before"), text); ok || string(got) != "before" {
+		if got, ok := (frames.Packing{}).Pack([]byte("before"), text, "token"); ok || string(got) != "before" {
 			t.Errorf("%s: %.20q, %t", name, got, ok)
 		}
 	}
@@ -133,8 +133,9 @@ func TestEndsFitBehindWhatIsDeflated(t *testing.T) {
 	for _, n := range []int{1, 20, 1000} {
 		for _, end := range []string{"", "]", `0"]`, `kx3~","z"]`} {
 			text := readings(n)
-			got := inflated(t, frames.AppendEnd(frames.Deflate(nil, text), end))
-			if want := string(text) + end; got != want {
+			begin, ok := frames.Deflate(nil, text)
+			got := inflated(t, frames.AppendEnd(begin, []byte(end)))
+			if want := string(text) + end; !ok || got != want {
 				t.Errorf("%d readings and %q end in %q", n, end, got[max(0, len(got)-40):])
 			}
 		}
@@ -148,7 +149,7 @@ func BenchmarkDeflate(b *testing.B) {
 			b.ReportAllocs()
 			b.SetBytes(int64(len(text)))
 			for b.Loop() {
-				dst, _ = frames.DeflateMessage(dst[:0], text)
+				dst, _ = frames.Packing{}.Pack(dst[:0], text, "")
 			}
 			b.ReportMetric(float64(len(dst))/float64(len(text)), "ratio")
 		})

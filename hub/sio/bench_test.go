@@ -69,15 +69,17 @@ func (r *ring) publish(frame, token string) {
 	}
 }
 
-func (v *ringViewer) Next(dst []byte) ([]byte, string, bool) {
+func (v *ringViewer) SetPacking(hub.Packing) {}
+
+func (v *ringViewer) NextPacked(dst []byte) (frame []byte, token string, packed, ok bool) {
 	v.ring.mu.Lock()
 	defer v.ring.mu.Unlock()
 	if v.next == v.ring.head {
-		return dst, "", false
+		return dst, "", false, false
 	}
 	p := &v.ring.frames[v.next%uint64(len(v.ring.frames))]
 	v.next++
-	return append(dst, p.frame...), p.token, true
+	return append(dst, p.frame...), p.token, false, true
 }
 
 func (v *ringViewer) Change(hub.Subscription) error { return nil }

@@ -46,6 +46,11 @@
 // relayed. Whoever is in the lobby gets the event people when somebody comes or goes, at most once a second:
 // {connected, count, people: [{id, name, role, transport}, …]}, where count is that of the lobby, and at most 64 are named.
 //
+// # Compression
+//
+// Over WebSocket, snapshot and reading are compressed for clients that offer permessage-deflate, as stock clients do (RFC 7692), where
+// that makes them smaller: once for all who see the same, but for the end of the offset. Other events are not.
+//
 // # Limits
 //
 // Those of packages eio and socket, and for each client 2 changes of the subscription a second and 10 at once, 20 messages a

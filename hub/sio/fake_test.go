@@ -71,15 +71,17 @@ func (v *fakeViewer) Change(sub hub.Subscription) error {
 	return nil
 }
 
-func (v *fakeViewer) Next(dst []byte) ([]byte, string, bool) {
+func (v *fakeViewer) SetPacking(hub.Packing) {}
+
+func (v *fakeViewer) NextPacked(dst []byte) (frame []byte, token string, packed, ok bool) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if len(v.queue) == 0 {
-		return dst, "", false
+		return dst, "", false, false
 	}
 	p := v.queue[0]
 	v.queue = v.queue[1:]
-	return append(dst, p.frame...), p.token, true
+	return append(dst, p.frame...), p.token, false, true
 }
 
 func (v *fakeViewer) End() { close(v.ended) } // panics when it is called twice

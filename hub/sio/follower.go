@@ -14,6 +14,7 @@ import (
 	"telemetryhub/device/wire"
 	"telemetryhub/hub"
 	"telemetryhub/hub/access"
+	"telemetryhub/hub/frames"
 	"telemetryhub/hub/sio/socket"
 )
 
@@ -63,6 +64,8 @@ type follower struct {
 	seenDevices uint64 // version of srv.devices
 	seenPeople  uint64 // version of srv.people
 	ended       bool
+	deflates    bool             // the viewer has the packing of print
+	tail        []byte           // of next only
 	sub         hub.Subscription // without After
 
 	unwatch  func()
@@ -108,7 +111,7 @@ func (f *follower) change(sub hub.Subscription, mark string) (resumed bool, err 
 	defer f.mu.Unlock()
 	old := f.print
 	f.print = fingerprint(sub, f.id)
-	sub.After = f.after(mark)
+	sub.After, sub.Packing = f.after(mark), f.packing()
 	err = f.viewer.Change(sub)
 	if resumed = err == nil && sub.After != ""; !resumed && sub.After != "" {
 		sub.After = ""
@@ -142,36 +145,57 @@ const (
 )
 
 // next appends the next packet for the client. A frame of the feed is copied once, from where the hub has it.
-func (f *follower) next(dst []byte) ([]byte, bool) {
+func (f *follower) next(dst []byte) (packet []byte, deflated, ok bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.ended {
-		return dst, false
+		return dst, false, false
 	}
 	if dst, ok := f.nextPeople(dst); ok {
-		return dst, true
+		return dst, false, true
 	}
 	if dst, ok := f.srv.devices.next(dst, &f.seenDevices, f.sees); ok {
-		return dst, true
+		return dst, false, true
+	}
+	if f.deflates != f.socket.Deflates() { // it has changed from polling to WebSocket
+		f.deflates = true
+		f.viewer.SetPacking(f.packing())
 	}
 	start := len(dst)
 	dst = append(dst, reading...)
 	body := len(dst)
-	dst, token, ok := f.viewer.Next(dst)
+	dst, token, packed, ok := f.viewer.NextPacked(dst)
 	if !ok {
-		return dst[:start], false
+		return dst[:start], false, false
 	}
 	f.srv.Metrics.Frames.Add(1)
+	if packed {
+		return f.finish(append(dst[:start], dst[body:]...), token), true, true
+	}
 	if bytes.HasPrefix(dst[body:], []byte(snapshotFrame)) {
 		dst = append(dst, 0)
 		copy(dst[body+1:], dst[body:len(dst)-1])
 		copy(dst[start:], snapshot)
 	}
 	if token != "" {
-		f.mark = append(append(append(f.mark[:0], token...), '.'), f.print...)
+		f.mark = appendMark(f.mark[:0], token, f.print)
 		dst = f.socket.AppendOffset(dst, f.mark)
 	}
-	return append(dst, ']'), true
+	return append(dst, ']'), false, true
+}
+
+func appendMark(dst []byte, token, print string) []byte {
+	return append(append(append(dst, token...), '.'), print...)
+}
+
+// finish ends a packet that the packing has begun.
+func (f *follower) finish(dst []byte, token string) []byte {
+	if f.tail = f.tail[:0]; token != "" {
+		f.mark = appendMark(f.mark[:0], token, f.print)
+		f.tail = f.socket.EndOffset(f.tail)
+	}
+	f.tail = append(f.tail, ']')
+	return frames.AppendEnd(dst, f.tail)
 }
 
 // sees reports whether the client has asked for the device and may see it.

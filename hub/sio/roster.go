@@ -169,7 +169,7 @@ func (s *Server) watchOnce(ctx context.Context) error {
 	for {
 		changed := false
 		for {
-			frame, _, ok := viewer.Next(buf[:0])
+			frame, _, _, ok := viewer.NextPacked(buf[:0])
 			buf = frame
 			if !ok {
 				break

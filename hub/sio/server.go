@@ -15,7 +15,8 @@ import (
 
 // Viewer is what the adapter needs of one subscription; *hub.Viewer is one.
 type Viewer interface {
-	Next(dst []byte) (frame []byte, token string, ok bool)
+	NextPacked(dst []byte) (frame []byte, token string, packed, ok bool)
+	SetPacking(hub.Packing)
 	Change(hub.Subscription) error
 	End()
 }
@@ -52,7 +53,9 @@ func New[V Viewer](subscribe func(context.Context, hub.Subscription, hub.Peer) (
 	below.Engine.Identify = auth.Identify
 	s.sockets, err = socket.New(map[string]socket.Handler{"/": {
 		Recover: true, Connect: s.connect, Connected: s.connected, Event: s.event, Disconnected: s.disconnected,
-		Next: func(at *socket.Socket, dst []byte) ([]byte, bool) { return followerOf(at).next(dst) },
+		Next: func(at *socket.Socket, dst []byte) (packet []byte, deflated, ok bool) {
+			return followerOf(at).next(dst)
+		},
 		Mark: func(at *socket.Socket, dst []byte) []byte { return followerOf(at).appendMark(dst) },
 	}}, below)
 	if err != nil {
@@ -124,7 +127,8 @@ func (s *Server) connect(at *socket.Socket, raw json.RawMessage) error {
 func (f *follower) begin(sub hub.Subscription, mark string, recovered bool) (err error) {
 	s := f.srv
 	f.print = fingerprint(sub, f.id)
-	sub.After = f.after(mark)
+	sub.After, f.deflates = f.after(mark), f.socket.Deflates()
+	sub.Packing = f.packing()
 	version := s.devices.version.Load()
 	// The subscription ends by End. No context of a request lives as long.
 	f.viewer, err = s.subscribe(context.Background(), sub, f)

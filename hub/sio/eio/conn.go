@@ -58,7 +58,7 @@ func (c *conn) Came(n int) (frame, message uint64) {
 // Receive reads a packet.
 func (c *conn) Receive(text bool, data []byte) {
 	if !text {
-		c.take(packet{kind: typeMessage, binary: true, data: data})
+		c.take(packet{kind: TypeMessage, binary: true, data: data})
 		return
 	}
 	p, err := readText(data)

@@ -15,6 +15,9 @@
 //	polling requests of a session      one GET and one POST at a time; a second one before the answer ends the session
 //	fragments of one message           1,024, control frames 20 a second and 100 at once
 //
+// Over WebSocket permessage-deflate (RFC 7692) is agreed on with clients that offer it. What they send is inflated up to the limit of
+// a message; what they get is compressed where the stream has done that, and nothing is kept for it. Polls are never compressed.
+//
 // When all places are taken, the oldest session from the address that holds most of them gives way, unless it is younger than a
 // second and the newcomer comes from there too: then the newcomer is sent away with 503, as its own kind are being served.
 //

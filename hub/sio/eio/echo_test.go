@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"telemetryhub/hub/access"
+	"telemetryhub/hub/frames"
 	"telemetryhub/hub/sio/eio"
 	"telemetryhub/hub/sio/siotest"
 )
@@ -144,19 +145,23 @@ func (e *echo) send(m ...message) {
 	e.Wake()
 }
 
-func (e *echo) Next(dst []byte) ([]byte, bool, bool) {
+func (e *echo) Next(dst []byte) ([]byte, frames.Form, bool) {
 	e.enter()
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if len(e.queue) == 0 {
-		return dst, true, false
+		return dst, frames.Text, false
 	}
 	m := e.queue[0]
 	e.queue = e.queue[1:]
 	if m.data == "panic in Next" {
 		panic("asked for")
 	}
-	return append(dst, m.data...), m.text, true
+	form := frames.Binary
+	if m.text {
+		form = frames.Text
+	}
+	return append(dst, m.data...), form, true
 }
 
 func (e *echo) End() { close(e.ended) } // panics when it is called twice

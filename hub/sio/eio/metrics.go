@@ -11,6 +11,7 @@ type Metrics struct {
 	Upgraded                atomic.Uint64 // sessions that changed from polling to WebSocket
 	Displaced               atomic.Uint64 // strangers closed to make room for others
 	MessagesIn, MessagesOut atomic.Uint64 // from and to clients
+	MessagesDeflated        atomic.Uint64 // of MessagesOut those that were compressed
 	BytesIn, BytesOut       atomic.Uint64 // of WebSocket frames and of polling bodies
 	Panics                  atomic.Uint64 // caught, each ended one session
 

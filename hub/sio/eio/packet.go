@@ -13,10 +13,12 @@ const (
 	typeClose   = '1'
 	typePing    = '2'
 	typePong    = '3'
-	typeMessage = '4'
 	typeUpgrade = '5'
 	typeNoop    = '6'
 )
+
+// TypeMessage is the type of a message.
+const TypeMessage = '4'
 
 const (
 	// separator stands between the packets of a polling payload.
@@ -68,5 +70,5 @@ func nextPacket(payload []byte) (p packet, rest []byte, err error) {
 	if err != nil {
 		return packet{}, nil, errPacket
 	}
-	return packet{kind: typeMessage, binary: true, data: data[:n]}, rest, nil
+	return packet{kind: TypeMessage, binary: true, data: data[:n]}, rest, nil
 }

@@ -182,12 +182,12 @@ func (s *Session) fillPayload(dst []byte) (payload []byte) {
 		if start > 0 {
 			payload = append(payload, separator)
 		}
-		msg, text, ok := s.stream.Next(append(payload, typeMessage))
+		msg, form, ok := s.stream.Next(append(payload, TypeMessage))
 		if !ok {
 			return payload[:start]
 		}
 		s.srv.Metrics.MessagesOut.Add(1)
-		if text {
+		if form == frames.Text {
 			payload = msg
 			continue
 		}

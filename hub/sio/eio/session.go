@@ -17,8 +17,9 @@ type Stream interface {
 	// protocol that is spoken in messages, and ends the session.
 	Receive(text bool, data []byte) error
 	// Next appends the next message to dst and tells its form; false if there is nothing now. Session.Wake must be called
-	// when there is. What is in dst already must be left alone.
-	Next(dst []byte) (msg []byte, text, ok bool)
+	// when there is. What is in dst already must be left alone. Where Session.Deflates, the form may be frames.Deflated
+	// besides: then the message is the payload of the whole packet, with its type, TypeMessage.
+	Next(dst []byte) (msg []byte, form frames.Form, ok bool)
 	// End is called once, when neither Receive nor Next runs any more or ever will.
 	End()
 }
@@ -92,6 +93,12 @@ func (s *Session) Transport() string {
 		return transportWebSocket
 	}
 	return transportPolling
+}
+
+// Deflates reports whether messages may be sent compressed. Once they may, that does not change.
+func (s *Session) Deflates() bool {
+	c := s.ws.Load()
+	return c != nil && c.Deflates()
 }
 
 // Wake has the stream asked for what is to be sent.
@@ -259,7 +266,7 @@ func (s *Session) limit() int {
 func (s *Session) take(p packet) bool {
 	s.heard.Store(int64(s.srv.now()))
 	switch p.kind {
-	case typeMessage:
+	case TypeMessage:
 		return s.receive(!p.binary, p.data)
 	case typePong:
 		s.answered()

@@ -62,7 +62,7 @@ func (s *Server) serveWebSocket(w http.ResponseWriter, r *http.Request, one *Ses
 		return
 	}
 	c.Take(raw, early)
-	if err := s.upgrader.Open(&c.Conn, key, "", ""); err != nil {
+	if err := s.upgrader.Open(&c.Conn, key, "", frames.AnswerDeflate(r)); err != nil {
 		s.Logger.Debug("the client left during the upgrade", "remote", r.RemoteAddr, "err", err)
 		c.Kill()
 		one.abandon(c)

@@ -25,24 +25,32 @@ func (s *Session) fillFrames(dst []byte) (out []byte, more bool) {
 	if s.takePing() {
 		out = frames.Finish(append(frames.Begin(out), typePing), len(out), frames.Text)
 	}
-	sent := uint64(0)
+	sent, deflated := uint64(0), uint64(0)
 	for len(out) < crew.Gather {
 		start := len(out)
-		msg, text, ok := s.stream.Next(append(frames.Begin(out), typeMessage))
+		msg, form, ok := s.stream.Next(append(frames.Begin(out), TypeMessage))
 		if !ok {
-			s.srv.Metrics.MessagesOut.Add(sent)
+			s.count(sent, deflated)
 			return msg[:start], false
 		}
-		form := frames.Text
-		if !text { // binary data has no type
+		if form != frames.Text { // binary data has no type, and what is deflated has it within
 			body := start + len(frames.Begin(nil))
-			msg, form = append(msg[:body], msg[body+1:]...), frames.Binary
+			msg = append(msg[:body], msg[body+1:]...)
 		}
 		out = frames.Finish(msg, start, form)
-		sent++
+		if sent++; form&frames.Deflated != 0 {
+			deflated++
+		}
 	}
-	s.srv.Metrics.MessagesOut.Add(sent)
+	s.count(sent, deflated)
 	return out, true
+}
+
+func (s *Session) count(sent, deflated uint64) {
+	s.srv.Metrics.MessagesOut.Add(sent)
+	if deflated > 0 {
+		s.srv.Metrics.MessagesDeflated.Add(deflated)
+	}
 }
 
 // appendHello appends the open packet or the answer to a probe.

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"telemetryhub/hub/frames"
 	"telemetryhub/hub/sio/eio"
 )
 
@@ -123,11 +124,11 @@ func (c *client) dequeue() (o outgoing, ok bool) {
 }
 
 // Next gives Engine.IO the next message to send.
-func (c *client) Next(dst []byte) (msg []byte, text, ok bool) {
+func (c *client) Next(dst []byte) (msg []byte, form frames.Form, ok bool) {
 	if len(c.pending) > 0 {
 		dst = append(dst, c.pending[0]...)
 		c.pending = c.pending[1:]
-		return dst, false, true
+		return dst, frames.Binary, true
 	}
 	if o, waits := c.dequeue(); waits {
 		dst = append(dst, o.body...)
@@ -137,27 +138,35 @@ func (c *client) Next(dst []byte) (msg []byte, text, ok bool) {
 			if f := s.space.handler.Mark; f != nil {
 				dst = f(s, dst)
 			}
-			dst = append(s.endOffset(dst), ']')
+			dst = append(s.EndOffset(dst), ']')
 		}
 		c.pending = o.attachments
-		return dst, true, true
+		return dst, frames.Text, true
 	}
 	if s := c.only.Load(); s != nil {
-		dst, ok = s.space.handler.Next(s, dst)
-		return dst, true, ok
+		return s.next(dst)
 	}
 	sources := c.sources.Load()
 	if sources == nil {
-		return dst, true, false
+		return dst, frames.Text, false
 	}
 	for range *sources { // each in turn
 		c.asked++
 		s := (*sources)[c.asked%uint32(len(*sources))]
-		if dst, ok = s.space.handler.Next(s, dst); ok {
-			return dst, true, true
+		if dst, form, ok = s.next(dst); ok {
+			return dst, form, true
 		}
 	}
-	return dst, true, false
+	return dst, frames.Text, false
+}
+
+// next asks the source of the socket.
+func (s *Socket) next(dst []byte) (msg []byte, form frames.Form, ok bool) {
+	msg, deflated, ok := s.space.handler.Next(s, dst)
+	if form = frames.Text; deflated {
+		form |= frames.Deflated
+	}
+	return msg, form, ok
 }
 
 // Receive takes a message of Engine.IO.

@@ -83,8 +83,8 @@ type Handler struct {
 	Event func(s *Socket, e *Event)
 	// Next appends the next packet of the source to dst, as its text without the type of Engine.IO; false if there is none
 	// now. Socket.Wake must be called when there is. It is asked by one goroutine at a time, from Connected on, until
-	// shortly after Disconnected.
-	Next func(s *Socket, dst []byte) ([]byte, bool)
+	// shortly after Disconnected. Where Socket.Deflates it may append what eio.Stream has for that, and says so.
+	Next func(s *Socket, dst []byte) (packet []byte, deflated, ok bool)
 	// Mark appends what the source has sent so far, without "~", quotes and what JSON escapes. It is called where Next is.
 	Mark func(s *Socket, dst []byte) []byte
 	// Disconnected is called once for each socket for which Connect returned nil.

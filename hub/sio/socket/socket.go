@@ -72,6 +72,9 @@ func (s *Socket) Remote() string { return s.client.session.Remote() }
 // Transport returns "polling" or "websocket".
 func (s *Socket) Transport() string { return s.client.session.Transport() }
 
+// Deflates reports whether the packets of the source may be sent compressed. Once they may, that does not change.
+func (s *Socket) Deflates() bool { return s.session.Deflates() }
+
 // Wake has the source of the socket asked.
 func (s *Socket) Wake() { s.session.Wake() }
 
@@ -155,10 +158,11 @@ func (s *Socket) Presented() string { return s.presented.mark }
 // more argument. Only Handler.Next calls it.
 func (s *Socket) AppendOffset(dst, mark []byte) []byte {
 	dst = append(append(dst, ',', '"'), mark...)
-	return s.endOffset(dst)
+	return s.EndOffset(dst)
 }
 
-func (s *Socket) endOffset(dst []byte) []byte {
+// EndOffset appends what AppendOffset does behind the mark.
+func (s *Socket) EndOffset(dst []byte) []byte {
 	dst = append(dst, '~')
 	dst = strconv.AppendUint(dst, s.sent.Load(), 36)
 	return append(dst, '"')

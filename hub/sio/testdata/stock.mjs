@@ -67,6 +67,10 @@ async function greeting() {
   } else {
     check("the transport is kept", s.io.engine.transport.name === transport);
   }
+  if (transport !== "polling") {
+    const agreed = s.io.engine.transport.ws.extensions;
+    check("compression is agreed on", agreed === "permessage-deflate", agreed);
+  }
   const change = once(s, "reading");
   await post(1);
   const [frame] = await change;
