@@ -152,7 +152,7 @@ func (g *feedGenerator) connect() error {
 		g.running.Go(func() { g.failed <- v.read(in) })
 	}
 	var err error
-	g.pub, err = newPublisher(g.load.Addr, "bench", feedDevice, g.load.Floor)
+	g.pub, err = newPublisher(g.load.Addr, "bench", feedDevice, g.load.Floor, notes())
 	return err
 }
 

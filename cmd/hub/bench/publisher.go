@@ -18,13 +18,13 @@ const (
 	feedDigits  = 10
 )
 
-// publisher is the one device whose readings others follow: texts that hold their number.
+// publisher is the one device whose readings others follow.
 type publisher struct {
 	conn   net.Conn
 	device device.ID
 	floor  bool
 	index  *wire.Index
-	fill   string // makes a reading 180 bytes long as the hub writes it: ["bench-feed","note",1766000000123,"#…"],
+	fill   string // of appendReading
 	frame  []byte
 
 	start  time.Time
@@ -32,7 +32,7 @@ type publisher struct {
 }
 
 // newPublisher connects the device, or at a floor somebody who sends what viewers are to get.
-func newPublisher(addr, token string, id device.ID, floor bool) (*publisher, error) {
+func newPublisher(addr, token string, id device.ID, floor bool, schema *device.Schema) (*publisher, error) {
 	p := &publisher{device: id, floor: floor, start: time.Now()}
 	p.fill = strings.Repeat("x", 180-len(`["","note",1766000000123,"#"],`)-len(id)-feedDigits)
 	protocol := wire.SubprotocolCBOR
@@ -48,9 +48,6 @@ func newPublisher(addr, token string, id device.ID, floor bool) (*publisher, err
 	if floor {
 		return p, nil
 	}
-	note := device.NewMetric("note")
-	note.Alias, note.Kind = 1, device.Text
-	schema := &device.Schema{ID: "feed-1", Metrics: []device.Metric{note}}
 	if p.index, err = wire.NewIndex(schema); err != nil {
 		return nil, err
 	}
@@ -61,16 +58,34 @@ func newPublisher(addr, token string, id device.ID, floor bool) (*publisher, err
 	return p, err
 }
 
-// appendReading appends the WebSocket frame of reading n, which is sent now.
+// notes is the schema of a device whose readings are texts that hold their number.
+func notes() *device.Schema {
+	note := device.NewMetric("note")
+	note.Alias, note.Kind = 1, device.Text
+	return &device.Schema{ID: "feed-1", Metrics: []device.Metric{note}}
+}
+
+// appendReading appends the WebSocket frame of reading n, which is sent now. As the hub writes it it is 180 bytes long:
+// ["bench-feed","note",1766000000123,"#…"],
 func (p *publisher) appendReading(dst []byte, n uint64) ([]byte, error) {
-	p.sentAt[n%uint64(len(p.sentAt))].Store(int64(time.Since(p.start)))
+	now := p.sent(n)
 	text := fmt.Sprintf("#%0*d%s", feedDigits, n, p.fill)
-	now := time.Now().UnixMilli()
 	if p.floor {
 		p.frame = fmt.Appendf(p.frame[:0], `["%s","note",%d,"%s"]`, p.device, now, text)
 		return appendMasked(dst, 0x81, p.frame), nil
 	}
-	b := device.Batch{Seq: n, BaseMS: now, Rows: []device.Row{{Ref: device.SingleRef(0), TimeMS: now, Values: []device.Value{device.TextValue(text)}}}}
+	return p.appendRow(dst, n, device.Row{Ref: device.SingleRef(0), TimeMS: now, Values: []device.Value{device.TextValue(text)}})
+}
+
+// sent notes that number n is sent now, and returns the time of day.
+func (p *publisher) sent(n uint64) (ms int64) {
+	p.sentAt[n%uint64(len(p.sentAt))].Store(int64(time.Since(p.start)))
+	return time.Now().UnixMilli()
+}
+
+// appendRow appends the WebSocket frame of the batch n of one row.
+func (p *publisher) appendRow(dst []byte, n uint64, row device.Row) ([]byte, error) {
+	b := device.Batch{Seq: n, BaseMS: row.TimeMS, Rows: []device.Row{row}}
 	var err error
 	if p.frame, err = wire.AppendData(p.frame[:0], wire.CBOR, p.index, &b, 0); err != nil {
 		return dst, err

@@ -9,7 +9,6 @@ import (
 	"net"
 	"net/http"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -118,7 +117,7 @@ func (l WatchLoad) Run() (r Result, err error) {
 		return Result{}, fmt.Errorf("unknown way %q", l.Way)
 	}
 	defer a.close()
-	if a.pub, err = newPublisher(l.Addr, l.DeviceToken, l.Device, l.Floor); err != nil {
+	if a.pub, err = newPublisher(l.Addr, l.DeviceToken, l.Device, l.Floor, climate()); err != nil {
 		return Result{}, err
 	}
 	a.running.Go(a.publish)
@@ -202,7 +201,7 @@ func (a *watchers) close() {
 	}
 }
 
-// publish sends a reading a second until the run is over.
+// publish sends an update a second until the run is over.
 func (a *watchers) publish() {
 	defer a.pub.conn.Close() // nobody watches any more
 	tick := time.NewTicker(time.Second)
@@ -210,7 +209,7 @@ func (a *watchers) publish() {
 	var frame []byte
 	for n := uint64(1); !a.stopped.Load(); n++ {
 		var err error
-		if frame, err = a.pub.appendReading(frame[:0], n); err == nil {
+		if frame, err = a.pub.appendUpdate(frame[:0], n); err == nil {
 			_, err = a.pub.conn.Write(frame)
 		}
 		if err != nil {
@@ -231,22 +230,21 @@ func (w *watcher) connect() error {
 	return nil
 }
 
-// take looks for readings in what came. What comes before the first one is not counted.
+// take looks for updates in what came. What comes before the first one is not counted.
 func (w *watcher) take(text []byte) error {
 	if bytes.Contains(text, []byte(`"type":"snapshot"`)) {
 		w.follows()
 		return nil
 	}
 	for {
-		at := bytes.Index(text, []byte(readingMark))
-		if at < 0 || len(text) < at+len(readingMark)+feedDigits {
+		n, rest, err := nextUpdate(text)
+		if rest == nil {
 			return nil
 		}
-		text = text[at+len(readingMark):]
-		n, err := strconv.ParseUint(string(text[:feedDigits]), 10, 64)
 		if err != nil || w.last > 0 && n != w.last+1 && !w.all.lossy {
-			return fmt.Errorf("reading %.10q", text)
+			return fmt.Errorf("an update in %.200q", text)
 		}
+		text = rest
 		w.last = n
 		w.follows()
 		a := w.all
@@ -377,8 +375,9 @@ func (w *watcher) socketIO() error {
 	})
 }
 
+// upgrade opens a WebSocket, with the offers that browsers make.
 func (w *watcher) upgrade(path string) error {
-	resp, err := w.get(path, "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n")
+	resp, err := w.get(path, "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n")
 	if err == nil && resp.StatusCode != http.StatusSwitchingProtocols {
 		err = errors.New(resp.Status)
 	}
@@ -393,6 +392,11 @@ func (w *watcher) say(text string) error {
 // listen gives every text to take.
 func (w *watcher) listen(take func([]byte) error) error {
 	for {
+		head, err := w.in.Peek(1)
+		if err != nil {
+			return err
+		}
+		deflated := head[0]&0x40 != 0
 		op, payload, err := readFrame(w.in)
 		switch {
 		case err != nil:
@@ -401,6 +405,8 @@ func (w *watcher) listen(take func([]byte) error) error {
 			return fmt.Errorf("closed: %q", payload)
 		case op == 0x9:
 			_, err = w.conn.Write(appendMasked(nil, 0x8a, payload))
+		case op == 0x1 && deflated:
+			err = inflate(payload, take)
 		case op == 0x1:
 			err = take(payload)
 		}
