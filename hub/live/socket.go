@@ -91,6 +91,7 @@ func (s *socket) upgrade(ctx context.Context) error {
 	conn, resp, err := gws.NewClientFromConn((*handler)(s), &gws.ClientOption{
 		Addr: r.URL.String(), RequestHeader: r.Header, ReadMaxPayloadSize: maxFrame, ReadBufferSize: 4096,
 		CheckUtf8Enabled: true, HandshakeTimeout: max(f.Answer, 2*writeTime), Logger: silent{},
+		PermessageDeflate: gws.PermessageDeflate{Enabled: true}, // without what is kept from one message to the next
 	}, (*line)(s))
 	if err != nil {
 		if resp != nil && resp.StatusCode != http.StatusSwitchingProtocols {
