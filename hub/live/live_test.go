@@ -64,6 +64,9 @@ func TestFramesAreDecoded(t *testing.T) {
 		if st := <-c.status; !st.Connected || st.Transport != over || st.Err != nil {
 			t.Errorf("the status is %+v", st)
 		}
+		if n := r.sockets.FramesDeflated.Load(); over == live.WebSocket && n == 0 {
+			t.Error("no frame was compressed")
+		}
 	})
 }
 

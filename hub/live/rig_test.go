@@ -38,9 +38,10 @@ type rig struct {
 	access *access.Registry
 	stop   func()
 
-	mu     sync.Mutex // guards the fields below
-	conns  []net.Conn // all since the last cut
-	opened int        // how many there ever were
+	mu      sync.Mutex // guards the fields below
+	conns   []net.Conn // all since the last cut
+	opened  int        // how many there ever were
+	sockets ws.Metrics
 }
 
 // keeping is a log that keeps what it has, as one on disk does with the file that it writes to.
@@ -116,7 +117,7 @@ func (r *rig) start() {
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	viewers, err := ws.NewViewers(h.Subscribe, auth{a, reg}, ws.Options{CloseTimeout: 100 * time.Millisecond})
+	viewers, err := ws.NewViewers(h.Subscribe, auth{a, reg}, ws.Options{CloseTimeout: 100 * time.Millisecond, Metrics: &r.sockets})
 	if err != nil {
 		r.t.Fatal(err)
 	}
