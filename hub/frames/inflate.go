@@ -98,11 +98,10 @@ var inflaters = sync.Pool{New: func() any {
 // lastBlock is an empty block that is the last one.
 const lastBlock = "\x01\x00\x00\xff\xff"
 
-var errMore = errors.New("something follows the last block")
-
 // inflate does so twice, the first time only to see how much it is: what is over the limit costs no memory.
 func (f *inflater) inflate(data *bytes.Buffer, limit uint64) ([]byte, violation) {
 	data.WriteString(Tail + lastBlock)
+	defer f.in.Reset(nil)
 	limit = min(limit, 1<<62)
 	broken := violation{CloseUTF8, "a message that cannot be inflated"} // 1007: what came is not what it claims to be
 	f.reset(data)
@@ -118,7 +117,6 @@ func (f *inflater) inflate(data *bytes.Buffer, limit uint64) ([]byte, violation)
 	if _, err := io.ReadFull(f.out, message); err != nil {
 		return nil, broken
 	}
-	f.in.Reset(nil)
 	return message, violation{}
 }
 
