@@ -13,6 +13,7 @@ import (
 	"sync"
 	"time"
 
+	"telemetryhub/hub/frames"
 	"telemetryhub/hub/sio/eio"
 	"telemetryhub/hub/sio/socket"
 )
@@ -82,15 +83,19 @@ func (e *echo) Receive(text bool, data []byte) error {
 	return nil
 }
 
-func (e *echo) Next(dst []byte) ([]byte, bool, bool) {
+func (e *echo) Next(dst []byte) ([]byte, frames.Form, bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if len(e.queue) == 0 {
-		return dst, true, false
+		return dst, frames.Text, false
 	}
 	m := e.queue[0]
 	e.queue = e.queue[1:]
-	return append(dst, m.data...), m.text, true
+	form := frames.Binary
+	if m.text {
+		form = frames.Text
+	}
+	return append(dst, m.data...), form, true
 }
 
 func (e *echo) End() {}
