@@ -311,6 +311,46 @@ func TestHijackedConnectionCanBeServedAgain(t *testing.T) {
 	}
 }
 
+// TestServingAgainMeetsTheEndOfTheServer ends the server just when it is about to take back a connection.
+func TestServingAgainMeetsTheEndOfTheServer(t *testing.T) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := door.New(ln, door.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	returned := make(chan struct{})
+	srv := l.Server(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		giveBack := door.Return(r)
+		c, _, err := http.NewResponseController(w).Hijack()
+		if err != nil {
+			panic(err)
+		}
+		_, early := c.(interface{ Release() (net.Conn, []byte) }).Release()
+		giveBack(early)
+		close(returned)
+	}))
+	closed := make(chan error, 1)
+	srv.BaseContext = func(from net.Listener) context.Context {
+		if from != net.Listener(l) {
+			go func() { closed <- srv.Close() }() // it closes the listeners and waits for them
+			<-time.After(20 * time.Millisecond)
+		}
+		return t.Context()
+	}
+	served := make(chan error, 1)
+	go func() { served <- srv.Serve(l) }()
+	v := (&house{l, ln.Addr().String()}).visit(t, "")
+	v.say(get("/take"))
+	v.gone()
+	<-returned
+	if err := errors.Join(<-closed, <-served); !errors.Is(err, http.ErrServerClosed) {
+		t.Error(err)
+	}
+}
+
 func TestWrongRequestsAreAnswered(t *testing.T) {
 	h := open(t, door.Options{})
 	for name, c := range map[string]struct {

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -76,26 +77,27 @@ func Return(r *http.Request) func(early []byte) {
 	}
 	return func(early []byte) {
 		c.noted, c.held, c.holding = nil, early, false
-		_ = server.Serve(&again{c}) // what it fails with is in the way that again ends
+		a := new(again)
+		a.conn.Store(c)
+		_ = server.Serve(a) // what it fails with is in the way that again ends
 	}
 }
 
-// again is a listener that has one connection.
-type again struct{ conn *conn }
+// again is a listener that has one connection. A server that stops closes its listeners while it waits for them.
+type again struct{ conn atomic.Pointer[conn] }
 
 // Accept returns the connection once.
 func (a *again) Accept() (net.Conn, error) {
-	c := a.conn
-	if a.conn = nil; c == nil {
-		return nil, net.ErrClosed
+	if c := a.conn.Swap(nil); c != nil {
+		return c, nil
 	}
-	return c, nil
+	return nil, net.ErrClosed
 }
 
 // Close closes the connection if the server did not want it any more.
 func (a *again) Close() error {
-	if a.conn != nil {
-		return a.conn.Close()
+	if c := a.conn.Swap(nil); c != nil {
+		return c.Close()
 	}
 	return nil
 }
