@@ -76,7 +76,7 @@ func (c *pollConn) answerNothing(dst []byte) (out []byte, more bool) {
 		f := c.api.outward(context.Background(), bye.fault())
 		dst = c.appendProblem(dst, f)
 		c.answered(f.status)
-	case !c.over.Load() || p.turn.woken.Load(): // the viewer may not have looked at everything yet
+	case !c.over.Load() && !c.isDue() || p.turn.woken.Load(): // the viewer may not have looked at everything yet
 	case p.known:
 		dst = c.insertHead(dst, at, http.StatusNotModified, p.after, 0)
 		c.answered(http.StatusNotModified)

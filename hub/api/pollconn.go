@@ -46,7 +46,7 @@ type pollConn struct {
 	remote   string
 
 	phase    atomic.Uint32
-	over     atomic.Bool  // the wait of the poll
+	over     atomic.Bool  // the poll does not wait, or no longer; only the reader says so, and else it is over when it is due
 	pending  atomic.Bool  // something has come that is to be looked at when the poll is answered
 	draining atomic.Bool  // no further poll
 	due      atomic.Int64 // when the wait is over, or when the client has been silent for too long, by Outlet.Now
@@ -187,15 +187,13 @@ func (c *pollConn) busy() bool { return c.phase.Load() != pollNone }
 
 // tick ends the wait of a poll, or a connection on which none has come.
 func (c *pollConn) tick() {
-	if !c.isDue() {
-		return // it was put off while it came
-	}
-	if c.phase.Load() == pollNone {
+	switch {
+	case !c.isDue(): // it was put off while it came
+	case c.phase.Load() == pollNone:
 		c.rouse()
-		return
+	default:
+		c.Wake()
 	}
-	c.over.Store(true)
-	c.Wake()
 }
 
 // rouse has the reader look around.

@@ -160,6 +160,18 @@ func TestWhatComesWhileAPollWaitsIsAnsweredAfterIt(t *testing.T) {
 	r.viewing(0)
 }
 
+// TestAPollMayWaitForHardlyAnyTime has the time be over before the poll is asked, and while that is being done.
+func TestAPollMayWaitForHardlyAnyTime(t *testing.T) {
+	r := newRig(t)
+	viewer := r.token(access.Viewer)
+	after := "/api/v1/live/poll?after=" + r.poll(viewer, "").Token
+	l := r.line(viewer)
+	for i := range 3000 {
+		l.send(fmt.Sprintf("%s&wait=%dns", after, 1+10*i))
+		l.expect(200, `"frames":[]`)
+	}
+}
+
 // TestPollsThatAreLeftEnd looks at the ways in which a client leaves.
 func TestPollsThatAreLeftEnd(t *testing.T) {
 	r := newRig(t, func(p *parts) { p.options.BodyTimeout = 50 * time.Millisecond })
