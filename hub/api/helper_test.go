@@ -69,7 +69,9 @@ func newRig(t testing.TB, change ...func(*parts)) *rig {
 	}
 	p.options.Hub, p.options.Access = h, reg
 	if !p.noDoor {
-		p.options.Return = door.Return
+		if p.options.Return == nil {
+			p.options.Return = door.Return
+		}
 		if p.options.Admit == nil {
 			p.options.Admit = door.Admit
 		}

@@ -1,15 +1,14 @@
 package api
 
 import (
-	"bufio"
 	"bytes"
 	"errors"
+	"io"
 	"net/http"
 	"os"
-	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"telemetryhub/device/wire"
@@ -60,6 +59,7 @@ type pollConn struct {
 	// The reader's own.
 	held     []byte // what has come and is not yet asked
 	amidHead bool   // it is the beginning of a request
+	halved   bool   // the client has ended its side: a poll does not wait any longer
 	asked    bool   // the request at hand has become a poll
 	w        pollWriter
 }
@@ -228,11 +228,11 @@ func (c *pollConn) read() {
 				continue
 			}
 		}
-		if quiet && (c.draining.Load() || c.isDue()) {
-			c.finish(false)
+		if quiet && (c.draining.Load() || c.isDue() || c.halved) {
+			c.finish(true)
 			return
 		}
-		c.pending.Store(len(c.held) > 0 && c.phase.Load() != pollNone)
+		c.pending.Store((len(c.held) > 0 || c.halved) && c.phase.Load() != pollNone)
 		if c.pending.Load() && c.phase.Load() == pollNone {
 			continue
 		}
@@ -244,6 +244,9 @@ func (c *pollConn) read() {
 
 // readMore reads once. It reports false if the connection has ended.
 func (c *pollConn) readMore() bool {
+	if c.halved {
+		return c.await()
+	}
 	if len(c.held) == cap(c.held) {
 		if cap(c.held) >= maxPollHeld {
 			c.finish(false)
@@ -253,8 +256,40 @@ func (c *pollConn) readMore() bool {
 	}
 	n, err := c.Raw.Read(c.held[len(c.held):cap(c.held)])
 	c.held = c.held[:len(c.held)+n]
+	if n > 0 {
+		return true
+	}
+	if c.halved = errors.Is(err, io.EOF); c.halved {
+		return true
+	}
+	return c.goesOn(err)
+}
+
+// await waits as Read would if it did not say at once that the client has ended its side, and has the poll answered. A client
+// that is gone for good looks the same.
+func (c *pollConn) await() bool {
+	c.over.Store(true)
+	c.Wake()
+	tcp, ok := c.Raw.(syscall.Conn)
+	if !ok {
+		c.finish(true)
+		return false
+	}
+	raw, err := tcp.SyscallConn()
+	if err == nil {
+		looked := false
+		err = raw.Read(func(uintptr) bool {
+			defer func() { looked = true }()
+			return looked
+		})
+	}
+	return c.goesOn(err)
+}
+
+// goesOn reports false if a read has found the end of the connection.
+func (c *pollConn) goesOn(err error) bool {
 	switch {
-	case err == nil || n > 0:
+	case err == nil:
 		return true
 	case errors.Is(err, os.ErrDeadlineExceeded): // somebody rouses us: what for stands in the fields, which are looked at next
 		_ = c.Raw.SetReadDeadline(time.Time{}) // it fails on a connection that is closed
@@ -321,7 +356,7 @@ func (c *pollConn) toNetHTTP() bool {
 	return false
 }
 
-// finish takes the connection down. orderly says that the client may be there to read the last of it.
+// finish takes the connection down. orderly says that the client may be there to read what is being written, and the last of it.
 func (c *pollConn) finish(orderly bool) {
 	defer c.api.streams.drop(c)
 	if !orderly {
@@ -332,7 +367,7 @@ func (c *pollConn) finish(orderly bool) {
 		p.viewer.End()
 		p.unwatch()
 	}
-	if orderly {
+	if orderly && c.Ending() {
 		c.Linger()
 	}
 	c.Kill()
@@ -346,84 +381,3 @@ func (c *pollConn) leave() {
 	c.timer.Stop()
 	c.Stop()
 }
-
-// pollLine begins the head of a poll.
-const pollLine = "GET /api/v1/live/poll"
-
-// maxPollLines is the most lines that the head of a poll has.
-const maxPollLines = 64
-
-// parsePoll returns the request of a head if it is nothing but a poll that a pollConn can answer, and else nil. It is strict, so
-// that there is nothing that net/http would understand in another way, or refuse: no control characters but the line ends, no
-// line that goes on in the next one, one Host, no body, and nothing about the connection.
-func parsePoll(head []byte) *http.Request {
-	line, rest, _ := bytes.Cut(head, crlf)
-	target, ok := bytes.CutPrefix(line, []byte(pollLine))
-	if !ok || len(target) == 0 || target[0] != '?' && target[0] != ' ' || !bytes.HasSuffix(line, []byte(" HTTP/1.1")) || !printable(line) {
-		return nil
-	}
-	after := bytes.Contains(target, []byte("after="))
-	hosts := 0
-	for lines := 0; ; lines++ {
-		line, rest, _ = bytes.Cut(rest, crlf)
-		if len(line) == 0 {
-			break
-		}
-		name, _, ok := bytes.Cut(line, []byte(":"))
-		if !ok || lines == maxPollLines || line[0] == ' ' || !printable(line) {
-			return nil
-		}
-		switch field := string(name); {
-		case strings.EqualFold(field, "Host"):
-			hosts++
-		case strings.EqualFold(field, "If-None-Match"):
-			if !after {
-				return nil
-			}
-		case slices.ContainsFunc(notInPolls, func(s string) bool { return strings.EqualFold(field, s) }):
-			return nil
-		}
-	}
-	p := requestReaders.Get().(*requestReader)
-	defer requestReaders.Put(p)
-	p.text.Reset(head)
-	p.buffer.Reset(&p.text)
-	r, err := http.ReadRequest(p.buffer)
-	if err != nil || hosts != 1 || !validHost(r.Host) || r.URL.Path != pollLine[len("GET "):] || r.ContentLength != 0 || r.Close {
-		return nil
-	}
-	return r
-}
-
-var crlf = []byte("\r\n")
-
-// notInPolls are header fields that say something about a body or about the connection.
-var notInPolls = []string{"Content-Length", "Transfer-Encoding", "Connection", "Proxy-Connection", "Upgrade", "Expect", "Trailer", "TE", "Keep-Alive"}
-
-// printable reports whether a line has nothing but printable ASCII.
-func printable(line []byte) bool {
-	for _, b := range line {
-		if b < ' ' || b > '~' {
-			return false
-		}
-	}
-	return true
-}
-
-// validHost reports whether a host consists of what is in names, addresses and ports.
-func validHost(host string) bool {
-	for i := range len(host) {
-		if b := host[i]; !('a' <= b && b <= 'z' || 'A' <= b && b <= 'Z' || '0' <= b && b <= '9' || strings.IndexByte(".-_:[]", b) >= 0) {
-			return false
-		}
-	}
-	return host != ""
-}
-
-// requestReader is what it takes to parse a request.
-type requestReader struct {
-	text   bytes.Reader
-	buffer *bufio.Reader
-}
-
-var requestReaders = sync.Pool{New: func() any { return &requestReader{buffer: bufio.NewReaderSize(nil, 1<<10)} }}

@@ -7,10 +7,13 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
 
+	"telemetryhub/device"
+	"telemetryhub/hub"
 	"telemetryhub/hub/access"
 	"telemetryhub/hub/api"
 )
@@ -296,4 +299,74 @@ func FuzzParsePoll(f *testing.F) {
 			t.Fatalf("%q: %+v, want %+v", head, got, want)
 		}
 	})
+}
+
+// crowd makes many devices, so that a snapshot is about 1 MB.
+func (r *rig) crowd() int {
+	const n = 4000
+	for i := range n {
+		if _, err := r.hub.AddDevice(r.t.Context(), device.ID(fmt.Sprintf("d%04d", i)), hub.DeviceAttrs{Name: strings.Repeat("n", 200)}); err != nil {
+			r.t.Fatal(err)
+		}
+	}
+	return n
+}
+
+// pipeWriter is a ResponseWriter over a pipe, which holds nothing that is not read.
+type pipeWriter struct {
+	*httptest.ResponseRecorder
+	conn net.Conn
+}
+
+func (w pipeWriter) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	return w.conn, bufio.NewReadWriter(bufio.NewReader(w.conn), bufio.NewWriter(w.conn)), nil
+}
+
+// TestAnAnswerIsSentWholeWhenTheHubStops stops it when an answer was made and none of it is sent.
+func TestAnAnswerIsSentWholeWhenTheHubStops(t *testing.T) {
+	r := newRig(t, func(p *parts) { p.options.Return = func(*http.Request) func([]byte) { return func([]byte) {} } })
+	ours, theirs := net.Pipe()
+	defer theirs.Close()
+	req := httptest.NewRequest(http.MethodGet, "/api/v1/live/poll?wait=0", nil)
+	req.Header.Set("Authorization", "Bearer "+r.token(access.Viewer))
+	r.api.ServeHTTP(pipeWriter{httptest.NewRecorder(), ours}, req)
+	r.viewing(0)
+	ended := make(chan error, 1)
+	go func() { ended <- r.api.Shutdown(context.Background()) }()
+	<-time.After(20 * time.Millisecond) // until the connection is told
+	l := &line{t: t, conn: theirs, in: bufio.NewReader(theirs)}
+	l.expect(http.StatusOK, `"snapshot"`)
+	l.closed()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+}
+
+// TestAClientMayEndItsSide has clients say that they will ask for nothing more while their polls are answered.
+func TestAClientMayEndItsSide(t *testing.T) {
+	r := newRig(t)
+	n, viewer := r.crowd(), r.token(access.Viewer)
+	after := "&after=" + r.poll(viewer, "wait=0&mode=all").Token
+	const at = "/api/v1/live/poll?mode=all"
+	for _, requests := range [][]string{
+		{at + "&wait=0"}, {at + after + "&wait=0"}, {at + after}, {at + after, at + after, at + "&wait=0"}, {at + after, "/healthz"},
+		{at + after + "\nIf-None-Match: \"" + after[len("&after="):] + "\""},
+	} {
+		l := r.line(viewer)
+		if err := l.conn.(*net.TCPConn).SetReadBuffer(64 << 10); err != nil {
+			t.Fatal(err)
+		}
+		l.send(requests...)
+		if err := l.conn.(*net.TCPConn).CloseWrite(); err != nil {
+			t.Fatal(err)
+		}
+		for _, request := range requests {
+			switch resp, body := l.receive(); {
+			case request == at+"&wait=0" && strings.Count(body, `"id":"d`) != n, strings.Contains(request, "If-None-Match") != (resp.StatusCode == http.StatusNotModified):
+				t.Errorf("%s is answered %s by %d bytes", request, resp.Status, len(body))
+			}
+		}
+		l.closed()
+	}
+	r.viewing(0)
 }
