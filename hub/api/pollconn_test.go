@@ -2,6 +2,7 @@ package api_test
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -115,6 +116,8 @@ func TestPollsShareTheirConnectionWithOtherRequests(t *testing.T) {
 			{"/healthz", 200, ""},
 			{at + "\nIf-None-Match: \"" + token + "\"", 304, ""},
 			{at, 200, `"welcome"`},
+			{at + "&after=\nIf-None-Match: \"" + token + "\"", 304, ""},
+			{at + "&devices=after=\nIf-None-Match: \"" + token + "\"", 304, ""},
 			{"/api/v1/live/polls", 404, ""},
 			{at + "&after=" + token + "\nConnection: keep-alive", 200, `"frames":[]`},
 			{"/api/v1/devices", 200, "pump"},
@@ -244,29 +247,34 @@ func TestPollsThatWaitCanBeCut(t *testing.T) {
 func TestParsePoll(t *testing.T) {
 	const host = "Host: hub:8080\r\n"
 	for head, want := range map[string]bool{
-		"GET /api/v1/live/poll HTTP/1.1\r\n" + host:                                              true,
-		"GET /api/v1/live/poll?after=x HTTP/1.1\r\n" + host + "If-None-Match: \"x\"\r\nA: b\r\n": true,
-		"GET /api/v1/live/poll?wait=0 HTTP/1.1\r\n" + host + "if-none-match: \"x\"\r\n":          false,
-		"GET /api/v1/live/poll HTTP/1.0\r\n" + host:                                              false,
-		"GET  /api/v1/live/poll HTTP/1.1\r\n" + host:                                             false,
-		"GET /api/v1/live/poll HTTP/1.1\r\n":                                                     false,
-		"GET /api/v1/live/poll HTTP/1.1\r\n" + host + host:                                       false,
-		"GET /api/v1/live/poll HTTP/1.1\r\nHost: a/b\r\n":                                        false,
-		"GET /api/v1/live/poll HTTP/1.1\r\nHost : hub\r\n":                                       false,
-		"GET /api/v1/live/poll#x HTTP/1.1\r\n" + host:                                            false,
-		"GET /api/v1/live/poll/ HTTP/1.1\r\n" + host:                                             false,
-		"GET /api/v1/live/poll?a=\t HTTP/1.1\r\n" + host:                                         false,
-		"HEAD /api/v1/live/poll HTTP/1.1\r\n" + host:                                             false,
-		"GET http://hub/api/v1/live/poll HTTP/1.1\r\n" + host:                                    false,
-		"GET /api/v1/live/poll HTTP/1.1\r\n" + host + "Content-Length: 0\r\n":                    false,
-		"GET /api/v1/live/poll HTTP/1.1\r\n" + host + "transfer-encoding: chunked\r\n":           false,
-		"GET /api/v1/live/poll HTTP/1.1\r\n" + host + "Connection: close\r\n":                    false,
-		"GET /api/v1/live/poll HTTP/1.1\r\n" + host + "Expect: 100-continue\r\n":                 false,
-		"GET /api/v1/live/poll HTTP/1.1\r\n" + host + "A: b\r\n c\r\n":                           false,
-		"GET /api/v1/live/poll HTTP/1.1\r\n" + host + "A: b\nC: d\r\n":                           false,
-		"GET /api/v1/live/poll HTTP/1.1\r\n" + host + "A: \xff\r\n":                              false,
-		"GET /api/v1/live/poll HTTP/1.1\r\n" + host + "A\r\n":                                    false,
-		"GET /api/v1/live/poll HTTP/1.1\r\n" + host + strings.Repeat("A: b\r\n", 64):             false,
+		"GET /api/v1/live/poll HTTP/1.1\r\n" + host:                                               true,
+		"GET /api/v1/live/poll?after=x HTTP/1.1\r\n" + host + "If-None-Match: \"x\"\r\nA: b\r\n":  true,
+		"GET /api/v1/live/poll?wait=0 HTTP/1.1\r\n" + host + "if-none-match: \"x\"\r\n":           false,
+		"GET /api/v1/live/poll HTTP/1.0\r\n" + host:                                               false,
+		"GET  /api/v1/live/poll HTTP/1.1\r\n" + host:                                              false,
+		"GET /api/v1/live/poll HTTP/1.1\r\n":                                                      false,
+		"GET /api/v1/live/poll HTTP/1.1\r\n" + host + host:                                        false,
+		"GET /api/v1/live/poll HTTP/1.1\r\nHost: a/b\r\n":                                         false,
+		"GET /api/v1/live/poll HTTP/1.1\r\nHost : hub\r\n":                                        false,
+		"GET /api/v1/live/poll#x HTTP/1.1\r\n" + host:                                             false,
+		"GET /api/v1/live/poll/ HTTP/1.1\r\n" + host:                                              false,
+		"GET /api/v1/live/poll?a=\t HTTP/1.1\r\n" + host:                                          false,
+		"HEAD /api/v1/live/poll HTTP/1.1\r\n" + host:                                              false,
+		"GET http://hub/api/v1/live/poll HTTP/1.1\r\n" + host:                                     false,
+		"GET /api/v1/live/poll HTTP/1.1\r\n" + host + "Content-Length: 0\r\n":                     false,
+		"GET /api/v1/live/poll HTTP/1.1\r\n" + host + "transfer-encoding: chunked\r\n":            false,
+		"GET /api/v1/live/poll HTTP/1.1\r\n" + host + "Connection: close\r\n":                     false,
+		"GET /api/v1/live/poll HTTP/1.1\r\n" + host + "connection: Keep-Alive\r\n":                true,
+		"GET /api/v1/live/poll HTTP/1.1\r\n" + host + "Connection: keep-alive, x\r\n":             false,
+		"GET /api/v1/live/poll?after= HTTP/1.1\r\n" + host + "If-None-Match: \"x\"\r\n":           false,
+		"GET /api/v1/live/poll?what=1&after=x HTTP/1.1\r\n" + host + "If-None-Match: \"x\"\r\n":   false,
+		"GET /api/v1/live/poll HTTP/1.1\r\n" + host + "A: " + strings.Repeat("b", 4<<10) + "\r\n": false,
+		"GET /api/v1/live/poll HTTP/1.1\r\n" + host + "Expect: 100-continue\r\n":                  false,
+		"GET /api/v1/live/poll HTTP/1.1\r\n" + host + "A: b\r\n c\r\n":                            false,
+		"GET /api/v1/live/poll HTTP/1.1\r\n" + host + "A: b\nC: d\r\n":                            false,
+		"GET /api/v1/live/poll HTTP/1.1\r\n" + host + "A: \xff\r\n":                               false,
+		"GET /api/v1/live/poll HTTP/1.1\r\n" + host + "A\r\n":                                     false,
+		"GET /api/v1/live/poll HTTP/1.1\r\n" + host + strings.Repeat("A: b\r\n", 64):              false,
 	} {
 		if got := api.ParsePoll([]byte(head + "\r\n")); (got != nil) != want {
 			t.Errorf("%q: taken: %v, want %v", head, got != nil, want)
@@ -276,10 +284,12 @@ func TestParsePoll(t *testing.T) {
 
 // FuzzParsePoll compares with net/http: what is taken for a poll must be one there, to the last byte, and nothing else.
 func FuzzParsePoll(f *testing.F) {
-	for _, more := range []string{"", "Content-Length: 3\r\n", "A: b\r\n c\r\n", "Connection: close\r\n", "Transfer-Encoding: chunked\r\n", "Host: b\r\n"} {
+	for _, more := range []string{"", "Connection: keep-alive\r\n", "Content-Length: 3\r\n", "A: b\r\n c\r\n", "Connection: close\r\n", "Transfer-Encoding: chunked\r\n", "Host: b\r\n"} {
 		f.Add([]byte("GET /api/v1/live/poll?after=x HTTP/1.1\r\nHost: hub\r\nIf-None-Match: \"x\"\r\n" + more + "\r\n"))
 	}
-	f.Fuzz(func(t *testing.T, head []byte) {
+	f.Fuzz(func(t *testing.T, text []byte) {
+		head := append(text[:len(text):len(text)], "\r\n\r\n"...)
+		head = head[:bytes.Index(head, []byte("\r\n\r\n"))+4]
 		got := api.ParsePoll(head)
 		if got == nil {
 			return

@@ -17,21 +17,20 @@ const maxPollLines = 64
 
 // parsePoll returns the request of a head if it is nothing but a poll that a pollConn can answer, and else nil. It is strict, so
 // that there is nothing that net/http would understand in another way, or refuse: no control characters but the line ends, no
-// line that goes on in the next one, one Host, no body, and nothing about the connection.
+// line that goes on in the next one, one Host, no body, and nothing about the connection but that it is kept.
 func parsePoll(head []byte) *http.Request {
 	line, rest, _ := bytes.Cut(head, crlf)
 	target, ok := bytes.CutPrefix(line, []byte(pollLine))
-	if !ok || len(target) == 0 || target[0] != '?' && target[0] != ' ' || !bytes.HasSuffix(line, []byte(" HTTP/1.1")) || !printable(line) {
+	if !ok || len(head) > maxPollHead || len(target) == 0 || target[0] != '?' && target[0] != ' ' || !bytes.HasSuffix(line, []byte(" HTTP/1.1")) || !printable(line) {
 		return nil
 	}
-	after := bytes.Contains(target, []byte("after="))
-	hosts := 0
+	hosts, conditional := 0, false
 	for lines := 0; ; lines++ {
 		line, rest, _ = bytes.Cut(rest, crlf)
 		if len(line) == 0 {
 			break
 		}
-		name, _, ok := bytes.Cut(line, []byte(":"))
+		name, value, ok := bytes.Cut(line, []byte(":"))
 		if !ok || lines == maxPollLines || line[0] == ' ' || !printable(line) {
 			return nil
 		}
@@ -39,7 +38,9 @@ func parsePoll(head []byte) *http.Request {
 		case strings.EqualFold(field, "Host"):
 			hosts++
 		case strings.EqualFold(field, "If-None-Match"):
-			if !after {
+			conditional = true
+		case strings.EqualFold(field, "Connection"):
+			if !bytes.EqualFold(bytes.TrimSpace(value), []byte("keep-alive")) { // which many clients say, and which goes without saying
 				return nil
 			}
 		case slices.ContainsFunc(notInPolls, func(s string) bool { return strings.EqualFold(field, s) }):
@@ -54,13 +55,18 @@ func parsePoll(head []byte) *http.Request {
 	if err != nil || hosts != 1 || !validHost(r.Host) || r.URL.Path != pollLine[len("GET "):] || r.ContentLength != 0 || r.Close {
 		return nil
 	}
+	if conditional { // without a token to go on from it is answered in another way, see pollConn
+		if sub, _, err := parseLive(r.URL.RawQuery, pollQuery); err != nil || sub.After == "" {
+			return nil
+		}
+	}
 	return r
 }
 
 var crlf = []byte("\r\n")
 
 // notInPolls are header fields that say something about a body or about the connection.
-var notInPolls = []string{"Content-Length", "Transfer-Encoding", "Connection", "Proxy-Connection", "Upgrade", "Expect", "Trailer", "TE", "Keep-Alive"}
+var notInPolls = []string{"Content-Length", "Transfer-Encoding", "Proxy-Connection", "Upgrade", "Expect", "Trailer", "TE", "Keep-Alive"}
 
 // printable reports whether a line has nothing but printable ASCII.
 func printable(line []byte) bool {
