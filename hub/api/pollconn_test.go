@@ -263,6 +263,9 @@ func TestParsePoll(t *testing.T) {
 		"GET http://hub/api/v1/live/poll HTTP/1.1\r\n" + host:                                     false,
 		"GET /api/v1/live/poll HTTP/1.1\r\n" + host + "Content-Length: 0\r\n":                     false,
 		"GET /api/v1/live/poll HTTP/1.1\r\n" + host + "transfer-encoding: chunked\r\n":            false,
+		"GET /api/v1/live/poll HTTP/1.1\r\n" + host + "Content-Length : 5\r\n":                    false,
+		"GET /api/v1/live/poll HTTP/1.1\r\n" + host + "Transfer-Encoding : chunked\r\n":           false,
+		"GET /api/v1/live/poll HTTP/1.1\r\n" + host + "A B: c\r\n":                                false,
 		"GET /api/v1/live/poll HTTP/1.1\r\n" + host + "Connection: close\r\n":                     false,
 		"GET /api/v1/live/poll HTTP/1.1\r\n" + host + "connection: Keep-Alive\r\n":                true,
 		"GET /api/v1/live/poll HTTP/1.1\r\n" + host + "Connection: keep-alive, x\r\n":             false,
@@ -284,7 +287,7 @@ func TestParsePoll(t *testing.T) {
 
 // FuzzParsePoll compares with net/http: what is taken for a poll must be one there, to the last byte, and nothing else.
 func FuzzParsePoll(f *testing.F) {
-	for _, more := range []string{"", "Connection: keep-alive\r\n", "Content-Length: 3\r\n", "A: b\r\n c\r\n", "Connection: close\r\n", "Transfer-Encoding: chunked\r\n", "Host: b\r\n"} {
+	for _, more := range []string{"", "Connection: keep-alive\r\n", "Content-Length: 3\r\n", "A: b\r\n c\r\n", "A : b\r\n", "Connection: close\r\n", "Transfer-Encoding: chunked\r\n", "Host: b\r\n"} {
 		f.Add([]byte("GET /api/v1/live/poll?after=x HTTP/1.1\r\nHost: hub\r\nIf-None-Match: \"x\"\r\n" + more + "\r\n"))
 	}
 	f.Fuzz(func(t *testing.T, text []byte) {
@@ -307,6 +310,11 @@ func FuzzParsePoll(f *testing.F) {
 		}
 		if fmt.Sprint(got.URL, got.Header, got.Host) != fmt.Sprint(want.URL, want.Header, want.Host) {
 			t.Fatalf("%q: %+v, want %+v", head, got, want)
+		}
+		for name := range want.Header {
+			if strings.ContainsAny(name, " \t") {
+				t.Fatalf("%q has the field %q, which the server of net/http refuses", head, name)
+			}
 		}
 	})
 }

@@ -31,7 +31,7 @@ func parsePoll(head []byte) *http.Request {
 			break
 		}
 		name, value, ok := bytes.Cut(line, []byte(":"))
-		if !ok || lines == maxPollLines || line[0] == ' ' || !printable(line) {
+		if !ok || lines == maxPollLines || bytes.IndexByte(name, ' ') >= 0 || !printable(line) { // a space may hide Content-Length
 			return nil
 		}
 		switch field := string(name); {
