@@ -22,7 +22,7 @@ const (
 	pollIdle = 2 * time.Minute
 	// maxPollHead is the longest head of a request that is waited for. A longer one is left to net/http.
 	maxPollHead = 4 << 10
-	// maxPollHeld is how much a client may send without waiting for an answer.
+	// maxPollHeld is how much is read of what a client sends without waiting for an answer.
 	maxPollHeld = 16 << 10
 )
 
@@ -242,16 +242,17 @@ func (c *pollConn) read() {
 	}
 }
 
-// readMore reads once. It reports false if the connection has ended.
+// readMore reads once, unless there is nothing to read for before the poll is answered. It reports false if the connection has
+// ended.
 func (c *pollConn) readMore() bool {
-	if c.halved {
+	switch full := len(c.held) == cap(c.held); {
+	case c.halved: // a client that is gone for good looks the same
+		c.over.Store(true)
+		c.Wake()
 		return c.await()
-	}
-	if len(c.held) == cap(c.held) {
-		if cap(c.held) >= maxPollHeld {
-			c.finish(false)
-			return false
-		}
+	case full && cap(c.held) >= maxPollHeld:
+		return c.await()
+	case full:
 		c.held = append(make([]byte, 0, min(max(1<<10, 2*cap(c.held)), maxPollHeld)), c.held...)
 	}
 	n, err := c.Raw.Read(c.held[len(c.held):cap(c.held)])
@@ -265,11 +266,8 @@ func (c *pollConn) readMore() bool {
 	return c.goesOn(err)
 }
 
-// await waits as Read would if it did not say at once that the client has ended its side, and has the poll answered. A client
-// that is gone for good looks the same.
+// await waits as Read would if nothing had come.
 func (c *pollConn) await() bool {
-	c.over.Store(true)
-	c.Wake()
 	tcp, ok := c.Raw.(syscall.Conn)
 	if !ok {
 		c.finish(true)

@@ -161,7 +161,20 @@ func TestWhatComesWhileAPollWaitsIsAnsweredAfterIt(t *testing.T) {
 	l.send("/api/v1/live/poll?mode=all&wait=0" + after)
 	l.expect(200, "1.5")
 
-	l.send("/api/v1/live/poll?wait=25s&after="+r.poll(viewer, "").Token, "/"+strings.Repeat("x", 20000))
+	many := make([]string, 300)
+	for i := range many {
+		many[i] = "/api/v1/live/poll?mode=all&wait=0" + after
+	}
+	after = "&after=" + r.poll(viewer, "mode=all").Token
+	many[0] = "/api/v1/live/poll?mode=all" + after
+	many = append(many, "/"+strings.Repeat("x", 30000))
+	go l.send(many...)
+	r.viewing(1)
+	r.send("pump", dev, `{"temperature":2.5}`)
+	for range many[1:] {
+		l.expect(200, "2.5")
+	}
+	l.expect(431, "")
 	l.closed()
 	r.viewing(0)
 }
