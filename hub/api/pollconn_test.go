@@ -168,7 +168,8 @@ func TestWhatComesWhileAPollWaitsIsAnsweredAfterIt(t *testing.T) {
 	for i := range many {
 		many[i] = "/api/v1/live/poll?mode=all&wait=0" + after
 	}
-	go l.send(append(many, "/"+strings.Repeat("x", 30000))...)
+	l.send(append(many, "/"+strings.Repeat("x", 30000))...)
+	<-time.After(50 * time.Millisecond) // until as much is read as ever is
 	r.send("pump", dev, `{"temperature":2.5}`)
 	for range len(many) + 1 {
 		l.expect(200, "2.5")
