@@ -141,6 +141,10 @@ func (c *pollConn) answered(status int) {
 		p.viewer.End()
 		p.unwatch()
 		c.api.figures.get(p.route, status)
+		if p.logged.IsValid() { // as in API.finish
+			c.api.log.Debug("request", "method", http.MethodGet, "route", p.route.pattern, "status", status,
+				"ms", (c.Now() - p.began).Milliseconds(), "remote", p.logged)
+		}
 	}
 	p.viewer, p.turn, p.unwatch = nil, nil, nil
 	c.expire(c.api.pollIdle)

@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"log/slog"
 	"net/http"
+	"net/netip"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -72,6 +74,8 @@ type pollTask struct {
 	viewer  *hub.Viewer // nil if text is the answer
 	unwatch func()
 	route   *route
+	began   time.Duration // by Outlet.Now
+	logged  netip.Addr    // whom the log names, if it does
 	after   string
 	known   bool   // the client has what comes after it if nothing does
 	tagged  bool   // the answer has an entity tag
@@ -122,7 +126,13 @@ func (a *API) pollConn(out *answer, r *http.Request, after, known string) *pollC
 func (c *pollConn) ask(out *answer, r *http.Request, sub hub.Subscription, wait time.Duration, known string) (err error) {
 	a := c.api
 	t := &pollTurn{conn: c}
-	p := pollTask{turn: t, unwatch: func() {}, route: out.route, after: sub.After, known: sub.After == known, tagged: sub.After == "" || known != "", head: c.poll.head[:0], text: c.poll.text[:0]}
+	p := pollTask{
+		turn: t, unwatch: func() {}, route: out.route, began: c.Now(), after: sub.After, known: sub.After == known,
+		tagged: sub.After == "" || known != "", head: c.poll.head[:0], text: c.poll.text[:0],
+	}
+	if a.log.Enabled(r.Context(), slog.LevelDebug) {
+		p.logged = a.remote(r)
+	}
 	if c.over.Store(wait <= 0); wait > 0 {
 		p.unwatch = a.Access.Watch(out.caller.id, func(why access.Reason) { t.Close(closeOf(why)) })
 	}
