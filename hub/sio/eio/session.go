@@ -304,8 +304,9 @@ func (s *Session) startBeat() {
 	if s.closing.Load() {
 		return
 	}
-	s.due = s.srv.now() + s.srv.PingInterval
-	s.beat = time.AfterFunc(s.srv.PingInterval, s.tick)
+	now := s.srv.now()
+	s.due = s.srv.together(now + s.srv.PingInterval)
+	s.beat = time.AfterFunc(s.due-now, s.tick)
 }
 
 // tick pings, or ends the session if the last ping was not answered.
@@ -352,7 +353,7 @@ func (s *Session) answered() {
 	}
 	s.pinged = 0
 	now := s.srv.now()
-	s.scheduleLocked(now, now+s.srv.PingInterval)
+	s.scheduleLocked(now, s.srv.together(now+s.srv.PingInterval))
 }
 
 // overdue ends the session if it should have ended by now, but its timer is late.
