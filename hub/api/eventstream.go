@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"runtime/debug"
+	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -74,12 +75,12 @@ func (s *eventStream) answer(r *http.Request, h http.Header, reset bool) {
 	}
 	_ = h.Write(head) // a buffer takes everything
 	head.WriteString("\r\n")
-	dst, at := s.openChunk(head.Bytes())
+	dst, at := head.Bytes(), head.Len()
 	dst = append(dst, "retry: 2000\n\n"...)
 	if reset {
 		dst = appendEvent(dst, "reset", "", []byte(`{"reason":"what came after the last event is not known any more: a snapshot follows"}`))
 	}
-	s.head = s.closeChunk(dst, at)
+	s.head = s.chunk(dst, at)
 }
 
 // start lets a stream go that is complete.
@@ -120,7 +121,7 @@ func (s *eventStream) Fill(dst []byte) (out []byte, more bool) {
 		dst = append(dst, s.head...)
 		s.head = nil
 	}
-	out, at := s.openChunk(dst)
+	out, at := dst, len(dst)
 	if s.beatDue.Swap(false) {
 		out = append(out, ":\n\n"...)
 		s.beat.Reset(s.api.Heartbeat)
@@ -128,7 +129,7 @@ func (s *eventStream) Fill(dst []byte) (out []byte, more bool) {
 	for more = true; more && len(out) < crew.Gather; {
 		out, more = s.appendNext(out)
 	}
-	return s.closeChunk(out, at), more
+	return s.chunk(out, at), more
 }
 
 // appendNext appends the next frame of the viewer as an event. It is copied once, from where the hub has it.
@@ -155,8 +156,7 @@ func (s *eventStream) Last(dst []byte) []byte {
 		return dst
 	}
 	bye, _ := json.Marshal(s.bye) // always marshals
-	dst, at := s.openChunk(dst)
-	dst = s.closeChunk(appendEvent(dst, "bye", "", bye), at)
+	dst = s.chunk(appendEvent(dst, "bye", "", bye), len(dst))
 	if s.chunked {
 		dst = append(dst, "0\r\n\r\n"...)
 	}
@@ -173,28 +173,23 @@ func (s *eventStream) recovered() {
 	}
 }
 
-// chunkHead is the room for the size of a chunk and the line end after it.
-const chunkHead = 10
-
-// openChunk makes room for the size of a chunk (RFC 9112 section 7.1), which begins at the place that it returns.
-func (s *eventStream) openChunk(dst []byte) ([]byte, int) {
-	if !s.chunked {
-		return dst, len(dst)
-	}
-	return append(dst, "0000000000"[:chunkHead]...), len(dst)
-}
-
-// closeChunk completes the chunk. One that holds nothing is taken back, as it would be the last one.
-func (s *eventStream) closeChunk(dst []byte, at int) []byte {
+// chunk makes a chunk of the events from the place on, if the answer is sent in chunks.
+func (s *eventStream) chunk(dst []byte, at int) []byte {
 	if !s.chunked {
 		return dst
 	}
-	body := dst[at+chunkHead:]
-	if len(body) == 0 {
-		return dst[:at]
+	return insertSize(dst, at)
+}
+
+// insertSize makes a chunk of what begins at the place (RFC 9112 section 7.1). Of nothing it makes none, as that would be the last
+// one.
+func insertSize(dst []byte, at int) []byte {
+	n := len(dst) - at
+	if n == 0 {
+		return dst
 	}
-	dst = append(strconv.AppendUint(dst[:at], uint64(len(body)), 16), "\r\n"...)
-	return append(append(dst, body...), "\r\n"...)
+	size := append(strconv.AppendUint(make([]byte, 0, 24), uint64(n), 16), "\r\n"...)
+	return append(slices.Insert(dst, at, size...), "\r\n"...)
 }
 
 // read waits until the client leaves or the stream ends. Its stack stays with an idle stream.

@@ -51,7 +51,6 @@ func (c *pollConn) answer(dst []byte) (out []byte, more bool) {
 	case len(dst) == body:
 		return c.answerNothing(dst[:at])
 	case !ended:
-		p.tagged = false
 		dst = c.insertHead(dst, at, http.StatusOK, "", chunked)
 		c.phase.Store(pollAmid)
 		return dst, true
@@ -59,8 +58,8 @@ func (c *pollConn) answer(dst []byte) (out []byte, more bool) {
 		return c.breakOff(), false
 	}
 	dst = append(append(append(dst, `],"token":"`...), token...), `"}`...)
-	if len(dst)-body > maxEvents {
-		p.tagged = false
+	if !p.tagged || len(dst)-body > maxEvents {
+		token = ""
 	}
 	dst = c.insertHead(dst, at, http.StatusOK, token, len(dst)-at)
 	c.answered(http.StatusOK)
@@ -82,7 +81,11 @@ func (c *pollConn) answerNothing(dst []byte) (out []byte, more bool) {
 		c.answered(http.StatusNotModified)
 	default:
 		dst = append(append(append(dst, `{"frames":[],"token":"`...), p.after...), `"}`...)
-		dst = c.insertHead(dst, at, http.StatusOK, p.after, len(dst)-at)
+		tag := ""
+		if p.tagged {
+			tag = p.after
+		}
+		dst = c.insertHead(dst, at, http.StatusOK, tag, len(dst)-at)
 		c.answered(http.StatusOK)
 	}
 	return dst, false
@@ -162,35 +165,20 @@ func (c *pollConn) answered(status int) {
 const chunked = -1
 
 // insertHead puts the head of an answer before its body, which begins at the place. That of an answer in chunks is the first
-// chunk.
+// chunk. No tag means that the answer has no entity tag.
 func (c *pollConn) insertHead(dst []byte, at, status int, tag string, length int) []byte {
 	if length == chunked {
 		dst = insertSize(dst, at)
 	}
-	body := len(dst) - at
-	dst = c.appendHead(dst, status, length)
-	if c.poll.tagged {
-		dst = append(append(append(dst, "Etag: \""...), tag...), "\"\r\n"...)
+	head := c.appendHead(c.poll.text[:0], status, length)
+	if tag != "" {
+		head = append(append(append(head, "Etag: \""...), tag...), "\"\r\n"...)
 	}
 	if status != http.StatusNotModified {
-		dst = append(dst, "Content-Type: application/json\r\n"...)
+		head = append(head, "Content-Type: application/json\r\n"...)
 	}
-	dst = append(dst, "\r\n"...)
-	return turn(dst, at, body)
-}
-
-// turn moves the first n bytes from a place on behind what follows them.
-func turn(dst []byte, at, n int) []byte {
-	end := len(dst)
-	dst = append(dst, dst[at:at+n]...)
-	return append(dst[:at], dst[at+n:]...)[:end]
-}
-
-// insertSize makes a chunk of what begins at the place (RFC 9112 section 7.1).
-func insertSize(dst []byte, at int) []byte {
-	n := len(dst) - at
-	dst = append(strconv.AppendUint(dst, uint64(n), 16), "\r\n"...)
-	return append(turn(dst, at, n), "\r\n"...)
+	c.poll.text = append(head, "\r\n"...)
+	return slices.Insert(dst, at, c.poll.text...)
 }
 
 // appendHead appends the status line and the fields that every answer has.

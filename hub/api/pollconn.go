@@ -81,7 +81,7 @@ type pollTask struct {
 	tagged  bool   // the answer has an entity tag
 	reset   bool   // its token was not known any more
 	head    []byte // the header fields that do not depend on the answer
-	text    []byte // an answer that is there
+	text    []byte // an answer that is there, or the head of one
 }
 
 // pollTurn is a poll as the hub and the registry see it. They may tell it of something still when it is over.
