@@ -22,6 +22,10 @@ import (
 
 const keyEpoch = "epoch"
 
+// epochLength is in characters of 5 bits. They stand in every frame; that two epochs are the same by chance happens once in 3e10
+// times that data is restored.
+const epochLength = 7
+
 // Hub takes readings from devices, makes them durable, and lets everybody else follow. Its methods are safe for
 // concurrent use. Sessions and viewers may connect while Run runs.
 type Hub struct {
@@ -113,7 +117,7 @@ func Open(ctx context.Context, st Stores, o Options) (*Hub, error) {
 func openEpoch(ctx context.Context, c storage.Catalog, readOnly bool) (string, error) {
 	v, _, err := c.Get(ctx, keyEpoch)
 	if errors.Is(err, storage.ErrNotFound) || errors.Is(err, storage.ErrCorrupt) {
-		v, err = []byte(strings.ToLower(rand.Text()[:10])), nil
+		v, err = []byte(strings.ToLower(rand.Text()[:epochLength])), nil
 		if !readOnly {
 			_, err = c.Put(ctx, keyEpoch, v, storage.Any)
 		}

@@ -115,6 +115,7 @@ type API struct {
 	origins access.Origins
 	streams streamSet
 	rules   crew.Rules // of streams and polls
+	twins   twins      // of polls
 
 	pollIdle time.Duration
 

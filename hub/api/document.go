@@ -118,14 +118,15 @@ func undescribed() []*huma.Operation {
 			Summary: "Follow the newest readings as server-sent events",
 			Description: "Each event is one frame of the live feed: a snapshot first, then changes. Its id resumes after it, by the " +
 				"header Last-Event-ID. An event named reset means that this was not possible, and that a snapshot follows; one named bye, " +
-				"that the hub ends the stream, and why.",
+				"that the hub ends the stream, and why. With Accept-Encoding: deflate it is compressed.",
 			Parameters: append(feedParams(), &huma.Param{Name: "Last-Event-ID", In: "header", Schema: &huma.Schema{Type: "string"}}),
 			Responses:  text("Events", "text/event-stream"), Errors: []int{401, 403, 422, 503}},
 		{OperationID: "live-poll", Method: http.MethodGet, Path: "/api/v1/live/poll", Tags: []string{"live"},
 			Summary: "Follow the newest readings by polling",
 			Description: "Answers with the frames after the token as soon as there are any, or with none when the wait is over. Ask again " +
 				"with the token of the answer. reset means that what came after the token is not known any more, and that a snapshot " +
-				"follows. The token is the ETag too, so that If-None-Match is answered 304 while nothing comes.",
+				"follows. The token is the ETag too, so that If-None-Match is answered 304 while nothing comes. An answer without an " +
+				"ETag is compressed if Accept-Encoding has deflate or gzip, and that makes it smaller.",
 			Parameters: append(feedParams(),
 				&huma.Param{Name: "wait", In: "query", Description: "How long to wait for frames: up to 60s; 0 answers at once",
 					Schema: &huma.Schema{Type: "string", Default: "25s"}},

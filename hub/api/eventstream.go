@@ -18,6 +18,7 @@ import (
 	"telemetryhub/device/wire"
 	"telemetryhub/hub"
 	"telemetryhub/hub/crew"
+	"telemetryhub/hub/deflate"
 )
 
 const (
@@ -35,6 +36,8 @@ type eventStream struct {
 	// The writer's own.
 	viewer  *hub.Viewer
 	chunked bool
+	coding  deflate.Coding // Identity or Zlib
+	packed  deflate.Body
 	failed  bool   // the viewer panicked: it is not asked any more
 	head    []byte // of the answer, with the first events; nil once it is sent
 
@@ -68,6 +71,9 @@ func (s *eventStream) answer(r *http.Request, h http.Header, reset bool) {
 	h.Set("X-Accel-Buffering", "no") // nginx would gather events otherwise
 	h.Set("Connection", "close")
 	h.Set("Date", time.Now().UTC().Format(http.TimeFormat))
+	if s.coding != deflate.Identity {
+		h.Set("Content-Encoding", s.coding.String())
+	}
 	head := bytes.NewBufferString("HTTP/1.0 200 OK\r\n")
 	if s.chunked {
 		h.Set("Transfer-Encoding", "chunked")
@@ -75,12 +81,12 @@ func (s *eventStream) answer(r *http.Request, h http.Header, reset bool) {
 	}
 	_ = h.Write(head) // a buffer takes everything
 	head.WriteString("\r\n")
-	dst, at := head.Bytes(), head.Len()
-	dst = append(dst, "retry: 2000\n\n"...)
+	events := []byte("retry: 2000\n\n")
 	if reset {
-		dst = appendEvent(dst, "reset", "", []byte(`{"reason":"what came after the last event is not known any more: a snapshot follows"}`))
+		events = appendEvent(events, "reset", "", []byte(`{"reason":"what came after the last event is not known any more: a snapshot follows"}`))
 	}
-	s.head = s.chunk(dst, at)
+	s.packed = deflate.NewBody(s.coding)
+	s.head = s.chunk(s.packed.Append(head.Bytes(), events), head.Len())
 }
 
 // start lets a stream go that is complete.
@@ -123,7 +129,7 @@ func (s *eventStream) Fill(dst []byte) (out []byte, more bool) {
 	}
 	out, at := dst, len(dst)
 	if s.beatDue.Swap(false) {
-		out = append(out, ":\n\n"...)
+		out = s.packed.Append(out, heartbeat)
 		s.beat.Reset(s.api.Heartbeat)
 	}
 	for more = true; more && len(out) < crew.Gather; {
@@ -132,22 +138,55 @@ func (s *eventStream) Fill(dst []byte) (out []byte, more bool) {
 	return s.chunk(out, at), more
 }
 
-// appendNext appends the next frame of the viewer as an event. It is copied once, from where the hub has it.
+var heartbeat = []byte(":\n\n")
+
+// appendNext appends the next frame of the viewer as an event. Without a coding it is copied once, from where the hub has it; with
+// one it comes as eventPacking has made it.
 func (s *eventStream) appendNext(dst []byte) ([]byte, bool) {
 	start := len(dst)
-	dst = append(dst, "data: "...)
-	body := len(dst)
-	dst, token, ok := s.viewer.Next(dst)
-	if !ok {
-		return dst[:start], false
+	if s.coding == deflate.Identity {
+		dst = append(dst, data...)
 	}
-	if bytes.IndexByte(dst[body:], '\n') >= 0 {
+	body := len(dst)
+	dst, token, packed, ok := s.viewer.NextPacked(dst)
+	switch {
+	case !ok:
+		return dst[:start], false
+	case packed:
+		return s.packed.Take(dst, start), true
+	case bytes.IndexByte(dst[body:], '\n') >= 0:
 		return appendEvent(dst[:start], "", token, bytes.Clone(dst[body:])), true
 	}
+	return endFrame(dst, token), true
+}
+
+const data = "data: "
+
+// appendFrame appends a frame as an event.
+func appendFrame(dst, frame []byte, token string) []byte {
+	if bytes.IndexByte(frame, '\n') >= 0 {
+		return appendEvent(dst, "", token, frame)
+	}
+	return endFrame(append(append(dst, data...), frame...), token)
+}
+
+// endFrame ends the event of a frame in one line.
+func endFrame(dst []byte, token string) []byte {
 	if token != "" {
 		dst = append(append(dst, "\nid: "...), token...)
 	}
-	return append(dst, "\n\n"...), true
+	return append(dst, "\n\n"...)
+}
+
+// eventPacking makes pieces of event streams of frames, once for all streams with the coding Zlib that show the same.
+type eventPacking struct{}
+
+// Pack appends the event for deflate.Body.Take.
+func (eventPacking) Pack(dst, frame []byte, resume string) (packed []byte, ok bool) {
+	text := texts.Get().(*[]byte)
+	defer recycle(text)
+	*text = appendFrame((*text)[:0], frame, resume)
+	return deflate.AppendShared(dst, *text), true
 }
 
 // Last appends the farewell.
@@ -156,7 +195,7 @@ func (s *eventStream) Last(dst []byte) []byte {
 		return dst
 	}
 	bye, _ := json.Marshal(s.bye) // always marshals
-	dst = s.chunk(appendEvent(dst, "bye", "", bye), len(dst))
+	dst = s.chunk(s.packed.End(s.packed.Append(dst, appendEvent(nil, "bye", "", bye))), len(dst))
 	if s.chunked {
 		dst = append(dst, "0\r\n\r\n"...)
 	}

@@ -87,7 +87,7 @@ func TestTheEndOfAnEventStreamIsToldFromABreak(t *testing.T) {
 	if err := r.access.RevokeToken(t.Context(), access.Local(), made.ID); err != nil {
 		t.Fatal(err)
 	}
-	if body, err := io.ReadAll(ended.resp.Body); err != nil {
+	if body, err := io.ReadAll(ended.body); err != nil {
 		t.Errorf("a stream that ended looks broken: %v behind %q", err, body)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
@@ -95,7 +95,7 @@ func TestTheEndOfAnEventStreamIsToldFromABreak(t *testing.T) {
 	if err := r.api.Shutdown(ctx); err == nil || !strings.Contains(err.Error(), "event streams and polls were cut") {
 		t.Errorf("the stop says %v", err)
 	}
-	if body, err := io.ReadAll(broken.resp.Body); err == nil {
+	if body, err := io.ReadAll(broken.body); err == nil {
 		t.Errorf("a stream that was cut looks whole: %q", body)
 	}
 	v := r.want(http.StatusServiceUnavailable, call{method: "GET", path: "/api/v1/live/sse", token: r.token(access.Viewer)})
@@ -230,7 +230,7 @@ func TestASlowClientGetsWholeEvents(t *testing.T) {
 		if conn = (narrow{conn}); secure {
 			conn = tls.Client(conn, &tls.Config{InsecureSkipVerify: true}) // the test is about the stream, not the certificate
 		}
-		if _, err := io.WriteString(conn, strings.Replace(eventsRequest(r, "1.1"), "devices=none", "mode=all", 1)); err != nil {
+		if _, err := io.WriteString(conn, strings.Replace(eventsRequest(r, "1.1", "Accept-Encoding: "+streamCoding), "devices=none", "mode=all", 1)); err != nil {
 			t.Fatal(err)
 		}
 		r.viewers(1)
@@ -245,13 +245,14 @@ func TestASlowClientGetsWholeEvents(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		e := &events{t: t, resp: resp, lines: bufio.NewScanner(resp.Body)}
+		body := decode(t, resp.Header.Get("Content-Encoding"), resp.Body)
+		e := &events{t: t, resp: resp, lines: bufio.NewScanner(body)}
 		e.lines.Buffer(nil, 1<<20)
 		for n := 0; n < 150*len(pack); {
 			n += strings.Count(e.until("xxx").data, `xxx"`)
 		}
 		go r.stop()
-		if rest, err := io.ReadAll(resp.Body); err != nil || !strings.Contains(string(rest), "event: bye") {
+		if rest, err := io.ReadAll(body); err != nil || !strings.Contains(string(rest), "event: bye") {
 			t.Errorf("%s: the stream ends with %q, %v", name, rest, err)
 		}
 	}

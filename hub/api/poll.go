@@ -19,8 +19,6 @@ const (
 	// defaultWait is how long a poll is held open, within what proxies wait for an answer.
 	defaultWait = 25 * time.Second
 	maxWait     = 60 * time.Second
-	// maxEvents is how much of an answer to a poll is gathered before it is sent.
-	maxEvents = 64 << 10
 )
 
 // poll answers GET /api/v1/live/poll: the frames after the token of the parameter after, as soon as there are any, or none when
@@ -33,7 +31,8 @@ const (
 //
 // The token is the ETag too. A request that names it in If-None-Match is answered 304 if nothing has come when the wait is
 // over. If something has, a request without after gets the whole state, as a cache needs it. Whoever goes on after a token and
-// names none is told none.
+// names none is told none. An answer without an ETag has the coding that the client accepts, deflate before gzip, if that saves
+// something.
 func (a *API) poll(w http.ResponseWriter, r *http.Request) {
 	if err := a.tryPoll(w, r); err != nil {
 		writeProblem(w, a.outward(r.Context(), err))
@@ -79,20 +78,28 @@ func (a *API) tryPoll(w http.ResponseWriter, r *http.Request) error {
 			return nil
 		}
 	}
-	viewer, reset, err := a.subscribe(ctx, sub, p.peer)
-	if err != nil {
+	body := newPollBody(r, sub.After, known)
+	if body.viewer, body.reset, err = a.subscribe(ctx, sub, p.peer); err != nil {
 		a.extend(w, p) // it may have waited for the change
 		return err
 	}
-	defer viewer.End()
+	defer body.viewer.End()
 	p.looks()
-	frame, token, ok, err := p.next(ctx, viewer)
+	piece := noPiece
+	for more := true; more && piece == noPiece; {
+		if p.body, piece = body.next(p.body[:0], &a.twins); piece == noPiece {
+			if more, err = p.wait(ctx); err != nil {
+				a.extend(w, p)
+				return err
+			}
+		}
+	}
 	switch {
-	case err != nil:
-		a.extend(w, p)
-		return err
-	case ok:
-		a.answer(w, p, viewer, frame, token, reset, sub.After == "" || known != "")
+	case piece != noPiece:
+		if body.settled(out, r) {
+			delete(w.Header(), "Cache-Control")
+		}
+		a.answer(w, p, &body, piece)
 		return nil
 	case sub.After == known:
 		a.notModified(w, p, known)
@@ -119,8 +126,16 @@ func (a *API) changed(ctx context.Context, p *poller, sub hub.Subscription, afte
 	}
 	defer viewer.End()
 	p.looks()
-	_, _, ok, err := p.next(ctx, viewer)
-	return ok, err
+	for more := true; more; {
+		var ok bool
+		if p.body, _, ok = viewer.Next(p.body[:0]); ok {
+			return true, nil
+		}
+		if more, err = p.wait(ctx); err != nil {
+			return false, err
+		}
+	}
+	return false, nil
 }
 
 // pollPeer is a poll as the hub sees it.
@@ -160,7 +175,6 @@ type poller struct {
 	timer   *time.Timer
 	over    <-chan time.Time // nil if the poll does not wait
 	writeBy time.Time        // the write deadline
-	frame   []byte
 	body    []byte
 }
 
@@ -204,35 +218,31 @@ func (p *poller) release() {
 		p.timer.Stop()
 	}
 	p.peer, p.over = nil, nil
-	if cap(p.frame)+cap(p.body) <= 4*maxEvents {
+	if cap(p.body) <= 4*maxEvents {
 		pollers.Put(p)
 	}
 }
 
-// next waits for the next frame. It reports false when the wait is over.
-func (p *poller) next(ctx context.Context, viewer *hub.Viewer) (frame []byte, token string, ok bool, err error) {
-	for {
-		if p.frame, token, ok = viewer.Next(p.frame[:0]); ok {
-			return p.frame, token, true, nil
-		}
-		if p.peer.ended.Load() {
-			return nil, "", false, p.peer.bye.fault()
-		}
-		select {
-		case <-p.peer.wake:
-			continue // also if the wait is over: the viewer may not have looked at everything yet
-		default:
-		}
-		if p.over == nil {
-			return nil, "", false, nil
-		}
-		select {
-		case <-p.peer.wake:
-		case <-p.over:
-			return nil, "", false, nil
-		case <-ctx.Done():
-			return nil, "", false, context.Cause(ctx)
-		}
+// wait waits until there may be a frame. It reports false when there is no more time.
+func (p *poller) wait(ctx context.Context) (more bool, err error) {
+	if p.peer.ended.Load() {
+		return false, p.peer.bye.fault()
+	}
+	select {
+	case <-p.peer.wake:
+		return true, nil // also if the wait is over: the viewer may not have looked at everything yet
+	default:
+	}
+	if p.over == nil {
+		return false, nil
+	}
+	select {
+	case <-p.peer.wake:
+		return true, nil
+	case <-p.over:
+		return false, nil
+	case <-ctx.Done():
+		return false, context.Cause(ctx)
 	}
 }
 
@@ -250,46 +260,29 @@ func (f farewell) fault() error {
 // counted is how long an answer may be for net/http to count it for us, which costs less.
 const counted = 2 << 10
 
-// answer writes the first frame and those that are there already, a snapshot whole. If that fails the connection breaks, so
-// that nobody takes a part for the whole.
-func (a *API) answer(w http.ResponseWriter, p *poller, viewer *hub.Viewer, frame []byte, token string, reset, tagged bool) {
-	viewer.Leave()
+// answer writes what body.next has put into p.body, and what follows. If that fails the connection breaks.
+func (a *API) answer(w http.ResponseWriter, p *poller, body *pollBody, made piece) {
 	h := w.Header()
 	h["Content-Type"] = asJSON
-	b := append(p.body[:0], '{')
-	if reset {
-		b = append(b, `"reset":true,`...)
+	if coding := body.named(); coding != "" {
+		h["Content-Encoding"] = []string{coding}
 	}
-	b = append(b, `"frames":[`...)
-	last, size := "", 0
-	for ok := true; ok; frame, token, ok = viewer.Next(frame[:0]) {
-		if size > 0 {
-			b = append(b, ',')
+	if made == lastPiece {
+		if tag := body.tag(); tag != "" {
+			h["Etag"] = []string{`"` + tag + `"`}
 		}
-		b = append(b, frame...)
-		size += len(frame)
-		if last = token; last != "" && size > maxEvents {
-			break
-		}
-		if len(b) > maxEvents {
-			a.write(w, p, b)
-			b = b[:0]
+		if len(p.body) > counted {
+			h["Content-Length"] = []string{strconv.Itoa(len(p.body))}
 		}
 	}
-	if last == "" { // the hub ends the viewer amid a snapshot
+	for made == somePiece {
+		a.write(w, p, p.body)
+		p.body, made = body.next(p.body[:0], &a.twins)
+	}
+	if made == brokenPiece {
 		panic(http.ErrAbortHandler)
 	}
-	b = append(append(append(b, `],"token":"`...), last...), `"}`...)
-	if size <= maxEvents {
-		if tagged {
-			h["Etag"] = []string{`"` + last + `"`}
-		}
-		if len(b) > counted {
-			h["Content-Length"] = []string{strconv.Itoa(len(b))}
-		}
-	}
-	a.write(w, p, b)
-	p.frame, p.body = frame, b
+	a.write(w, p, p.body)
 }
 
 func (a *API) write(w http.ResponseWriter, p *poller, b []byte) {

@@ -54,7 +54,8 @@ func TestPollsOfNetHTTP(t *testing.T) {
 		"scope": TestPollIsOnlyOfWhatTheViewerMaySee, "end": TestPollThatWaitsEndsWithTheRightToIt,
 		"late end": TestARevocationThatComesTooLateMeetsNobodyElse, "large": TestPollGivesALargeSnapshotWhole,
 		"transports": TestChangingTheTransportMissesNothing, "long": TestAPollMayWaitLongerThanOtherRequestsTake,
-		"query": TestPollReadsItsQueryAsOthersDo, "much": TestPollThatDoesNotWaitFindsWhatLiesBehindMuch,
+		"query": TestPollReadsItsQueryAsOthersDo, "codings": TestAnswersToPollsHaveTheCodingThatTheClientAccepts,
+		"coded snapshot": TestALargeSnapshotHasACodingToo, "coded together": TestPollersWithAndWithoutCodingsGetTheSame, "much": TestPollThatDoesNotWaitFindsWhatLiesBehindMuch,
 	} {
 		t.Run(name, test)
 	}

@@ -33,37 +33,26 @@ func (c *pollConn) Last(dst []byte) []byte { return dst }
 // answer appends the answer to the poll, or its beginning, if there is one.
 func (c *pollConn) answer(dst []byte) (out []byte, more bool) {
 	p := &c.poll
-	if p.viewer == nil {
+	if p.body.viewer == nil {
 		dst = append(dst, p.text...)
 		c.answered(0)
 		return dst, false
 	}
 	at := len(dst)
-	dst = append(dst, '{')
-	if p.reset {
-		dst = append(dst, `"reset":true,`...)
-	}
-	dst = append(dst, `"frames":[`...)
-	body := len(dst)
 	p.turn.woken.Store(false)
-	dst, token, ended := c.gather(dst, true)
-	switch {
-	case len(dst) == body:
-		return c.answerNothing(dst[:at])
-	case !ended:
+	switch dst, piece := p.body.next(dst, &c.api.twins); piece {
+	case noPiece:
+		return c.answerNothing(dst)
+	case somePiece:
 		dst = c.insertHead(dst, at, http.StatusOK, "", chunked)
 		c.phase.Store(pollAmid)
 		return dst, true
-	case token == "":
-		return c.breakOff(), false
+	case lastPiece:
+		dst = c.insertHead(dst, at, http.StatusOK, p.body.tag(), len(dst)-at)
+		c.answered(http.StatusOK)
+		return dst, false
 	}
-	dst = append(append(append(dst, `],"token":"`...), token...), `"}`...)
-	if !p.tagged || len(dst)-body > maxEvents {
-		token = ""
-	}
-	dst = c.insertHead(dst, at, http.StatusOK, token, len(dst)-at)
-	c.answered(http.StatusOK)
-	return dst, false
+	return c.breakOff(), false
 }
 
 // answerNothing answers a poll for which nothing has come, if its time is over.
@@ -82,7 +71,7 @@ func (c *pollConn) answerNothing(dst []byte) (out []byte, more bool) {
 	default:
 		dst = append(append(append(dst, `{"frames":[],"token":"`...), p.after...), `"}`...)
 		tag := ""
-		if p.tagged {
+		if p.body.tagged {
 			tag = p.after
 		}
 		dst = c.insertHead(dst, at, http.StatusOK, tag, len(dst)-at)
@@ -91,43 +80,19 @@ func (c *pollConn) answerNothing(dst []byte) (out []byte, more bool) {
 	return dst, false
 }
 
-// gather appends frames. ended says that the answer ends with them, at the token, or without one if the hub ends the viewer amid
-// a snapshot.
-func (c *pollConn) gather(dst []byte, first bool) (out []byte, token string, ended bool) {
-	v := c.poll.viewer
-	for begun := len(dst); ; {
-		size := len(dst)
-		if size > begun {
-			dst = append(dst, ',')
-		}
-		next, resume, ok := v.Next(dst)
-		if !ok {
-			return next[:size], token, true
-		}
-		if first {
-			v.Leave()
-			first = false
-		}
-		if dst, token = next, resume; len(dst)-begun > maxEvents {
-			return dst, token, token != ""
-		}
-	}
-}
-
-// goOn appends the next frames of a long answer.
+// goOn appends the next piece of a long answer.
 func (c *pollConn) goOn(dst []byte) (out []byte, more bool) {
 	at := len(dst)
-	dst, token, ended := c.gather(append(dst, ','), false)
-	if ended && token == "" {
-		return c.breakOff(), false
-	}
-	if !ended {
+	dst, piece := c.poll.body.next(dst, &c.api.twins)
+	switch piece {
+	case somePiece:
 		return insertSize(dst, at), true
+	case lastPiece:
+		dst = append(insertSize(dst, at), "0\r\n\r\n"...)
+		c.answered(http.StatusOK)
+		return dst, false
 	}
-	dst = append(append(append(dst, `],"token":"`...), token...), `"}`...)
-	dst = append(insertSize(dst, at), "0\r\n\r\n"...)
-	c.answered(http.StatusOK)
-	return dst, false
+	return c.breakOff(), false
 }
 
 // breakOff cuts the connection, so that nobody takes a part for the whole. What is not sent yet is dropped.
@@ -140,8 +105,8 @@ func (c *pollConn) breakOff() []byte {
 // answered ends the poll. A status says that it has yet to be counted.
 func (c *pollConn) answered(status int) {
 	p := &c.poll
-	if p.viewer != nil {
-		p.viewer.End()
+	if p.body.viewer != nil {
+		p.body.viewer.End()
 		p.unwatch()
 		c.api.figures.get(p.route, status)
 		if p.logged.IsValid() { // as in API.finish
@@ -149,7 +114,7 @@ func (c *pollConn) answered(status int) {
 				"ms", (c.Now() - p.began).Milliseconds(), "remote", p.logged)
 		}
 	}
-	p.viewer, p.turn, p.unwatch = nil, nil, nil
+	c.poll = pollTask{head: p.head[:0], text: p.text[:0]}
 	c.expire(c.api.pollIdle)
 	c.phase.Store(pollNone)
 	switch {
@@ -177,6 +142,9 @@ func (c *pollConn) insertHead(dst []byte, at, status int, tag string, length int
 	if status != http.StatusNotModified {
 		head = append(head, "Content-Type: application/json\r\n"...)
 	}
+	if coding := c.poll.body.named(); coding != "" {
+		head = append(append(append(head, "Content-Encoding: "...), coding...), "\r\n"...)
+	}
 	c.poll.text = append(head, "\r\n"...)
 	return slices.Insert(dst, at, c.poll.text...)
 }
@@ -186,6 +154,9 @@ func (c *pollConn) appendHead(dst []byte, status, length int) []byte {
 	dst = append(strconv.AppendInt(append(dst, "HTTP/1.1 "...), int64(status), 10), ' ')
 	dst = append(append(dst, http.StatusText(status)...), "\r\n"...)
 	dst = append(dst, c.poll.head...)
+	if c.poll.settled && !c.poll.body.begun {
+		dst = append(dst, "Cache-Control: no-cache\r\n"...)
+	}
 	dst = append(time.Now().UTC().AppendFormat(append(dst, "Date: "...), http.TimeFormat), "\r\n"...)
 	if c.draining.Load() {
 		dst = append(dst, "Connection: close\r\n"...)

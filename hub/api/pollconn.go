@@ -71,15 +71,14 @@ var _ crew.Source = (*pollConn)(nil)
 // pollTask is one poll.
 type pollTask struct {
 	turn    *pollTurn
-	viewer  *hub.Viewer // nil if text is the answer
+	body    pollBody // without a viewer text is the answer
 	unwatch func()
 	route   *route
 	began   time.Duration // by Outlet.Now
 	logged  netip.Addr    // whom the log names, if it does
 	after   string
 	known   bool   // the client has what comes after it if nothing does
-	tagged  bool   // the answer has an entity tag
-	reset   bool   // its token was not known any more
+	settled bool   // an answer with frames may be used again, see settled
 	head    []byte // the header fields that do not depend on the answer
 	text    []byte // an answer that is there, or the head of one
 }
@@ -128,7 +127,7 @@ func (c *pollConn) ask(out *answer, r *http.Request, sub hub.Subscription, wait 
 	t := &pollTurn{conn: c}
 	p := pollTask{
 		turn: t, unwatch: func() {}, route: out.route, began: c.Now(), after: sub.After, known: sub.After == known,
-		tagged: sub.After == "" || known != "", head: c.poll.head[:0], text: c.poll.text[:0],
+		body: newPollBody(r, sub.After, known), head: c.poll.head[:0], text: c.poll.text[:0],
 	}
 	if a.log.Enabled(r.Context(), slog.LevelDebug) {
 		p.logged = a.remote(r)
@@ -137,19 +136,22 @@ func (c *pollConn) ask(out *answer, r *http.Request, sub hub.Subscription, wait 
 		p.unwatch = a.Access.Watch(out.caller.id, func(why access.Reason) { t.Close(closeOf(why)) })
 	}
 	sub.Once = wait <= 0
-	if p.viewer, p.reset, err = a.subscribe(r.Context(), sub, t); err != nil {
+	if p.body.viewer, p.body.reset, err = a.subscribe(r.Context(), sub, t); err != nil {
 		p.unwatch()
 		return err
 	}
 	fresh := c.Raw == nil
 	if fresh {
 		if err = c.take(out); err != nil {
-			p.viewer.End()
+			p.body.viewer.End()
 			p.unwatch()
 			return err
 		}
 	}
 	out.elsewhere, c.asked = true, true
+	if p.settled = p.body.settled(out, r); p.settled {
+		delete(out.Header(), "Cache-Control")
+	}
 	p.head = appendHeader(p.head, out.Header())
 	c.poll = p
 	if wait > 0 {
@@ -349,7 +351,6 @@ func (c *pollConn) serve(r *http.Request) {
 	if c.asked {
 		return
 	}
-	c.poll.head = c.poll.head[:0]
 	c.poll.text = w.appendTo(c.poll.text[:0])
 	c.phase.Store(pollAsked)
 	c.Flush()
@@ -371,8 +372,8 @@ func (c *pollConn) finish(orderly bool) {
 		c.Kill() // a writer that waits for this client need not wait any longer
 	}
 	c.leave()
-	if p := &c.poll; p.viewer != nil {
-		p.viewer.End()
+	if p := &c.poll; p.body.viewer != nil {
+		p.body.viewer.End()
 		p.unwatch()
 	}
 	if orderly && c.Ending() {

@@ -10,6 +10,7 @@ import (
 	"telemetryhub/hub"
 	"telemetryhub/hub/access"
 	"telemetryhub/hub/crew"
+	"telemetryhub/hub/deflate"
 )
 
 // farewell says why a stream ends. Clients of EventSource come back by themselves unless they are told otherwise.
@@ -18,7 +19,7 @@ type farewell struct {
 	Reason string         `json:"reason"`
 }
 
-// events answers GET /api/v1/live/sse.
+// events answers GET /api/v1/live/sse, with the coding deflate where the client accepts it.
 func (a *API) events(w http.ResponseWriter, r *http.Request) {
 	if r.Method == http.MethodHead {
 		w.Header().Set("Content-Type", "text/event-stream")
@@ -42,6 +43,9 @@ func (a *API) beginEvents(w http.ResponseWriter, r *http.Request) error {
 	}
 	sub.Greet = true
 	s := a.newEventStream()
+	if deflate.Accepted(r.Header["Accept-Encoding"]) == deflate.Zlib { // the sums of gzip cannot be put together
+		s.coding, sub.Packing = deflate.Zlib, eventPacking{}
+	}
 	if err := a.streams.enter(); err != nil {
 		return err
 	}

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"io"
 	"net/http"
 	"strings"
 	"testing"
@@ -12,10 +13,14 @@ import (
 	"telemetryhub/hub/access"
 )
 
+// streamCoding is what the clients of event streams accept.
+var streamCoding = "identity"
+
 // events is an event stream that is being read.
 type events struct {
 	t      testing.TB
 	resp   *http.Response
+	body   io.Reader // without its coding
 	lines  *bufio.Scanner
 	cancel context.CancelFunc
 }
@@ -31,6 +36,7 @@ func (r *rig) follow(query string, header http.Header) *events {
 	if err != nil {
 		r.t.Fatal(err)
 	}
+	req.Header.Set("Accept-Encoding", streamCoding)
 	for k, v := range header {
 		req.Header[k] = v
 	}
@@ -41,7 +47,11 @@ func (r *rig) follow(query string, header http.Header) *events {
 	if got := resp.Header.Get("Content-Type"); resp.StatusCode != http.StatusOK || got != "text/event-stream" {
 		r.t.Fatalf("the stream is answered %d %s", resp.StatusCode, got)
 	}
-	e := &events{t: r.t, resp: resp, lines: bufio.NewScanner(resp.Body), cancel: cancel}
+	body := decode(r.t, resp.Header.Get("Content-Encoding"), resp.Body)
+	if coded := resp.Header.Get("Content-Encoding") == "deflate"; coded != strings.Contains(streamCoding, "deflate") {
+		r.t.Errorf("for %q the coding is %q", streamCoding, resp.Header.Get("Content-Encoding"))
+	}
+	e := &events{t: r.t, resp: resp, body: body, lines: bufio.NewScanner(body), cancel: cancel}
 	e.lines.Buffer(nil, 1<<20)
 	r.t.Cleanup(e.close)
 	if ev, _ := e.next(); ev.name != "reset" && !strings.Contains(ev.data, `"text":"web Socket Works"`) || ev.id != "" {
@@ -92,6 +102,21 @@ func (e *events) until(text string) event {
 		}
 		if strings.Contains(ev.data, text) {
 			return ev
+		}
+	}
+}
+
+// TestEventsWithACoding does it all again with clients that accept one, and with those whose only coding is not for streams.
+func TestEventsWithACoding(t *testing.T) {
+	defer func() { streamCoding = "identity" }()
+	for _, streamCoding = range []string{"gzip, deflate, br, zstd", "gzip"} {
+		for name, test := range map[string]func(*testing.T){
+			"snapshot": TestEventsBeginWithASnapshotAndGoOn, "resume": TestEventsGoOnAfterTheLastOne, "unknown": TestAnEventThatIsNotKnownMeansToStartOver,
+			"scope": TestEventsAreOnlyOfWhatTheViewerMaySee, "end": TestEventsEndWithTheRightToSeeThem, "quiet": TestQuietStreamsShowThatTheyLive,
+			"break": TestTheEndOfAnEventStreamIsToldFromABreak, "farewell": TestAShutdownWaitsForTheFarewell, "size": TestEventsOfAnySizeAreWhole,
+			"transports": TestChangingTheTransportMissesNothing,
+		} {
+			t.Run(streamCoding+"/"+name, test)
 		}
 	}
 }
@@ -189,8 +214,8 @@ func TestEventsEndWithTheRightToSeeThem(t *testing.T) {
 			}
 			break
 		}
-		if _, ok := e.next(); ok {
-			t.Errorf("%s: the stream goes on after its farewell", name)
+		if _, ok := e.next(); ok || e.lines.Err() != nil {
+			t.Errorf("%s: the stream goes on after its farewell, or ends with %v", name, e.lines.Err())
 		}
 		if d := time.Since(began); d > 5*time.Second {
 			t.Errorf("%s: the stream ended after %s", name, d)

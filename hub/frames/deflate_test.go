@@ -11,13 +11,13 @@ import (
 	"testing"
 	"testing/synctest"
 
+	"telemetryhub/hub/deflate"
 	"telemetryhub/hub/frames"
 )
 
 const (
-	answer    = "permessage-deflate; server_no_context_takeover; client_no_context_takeover"
-	withBits  = answer + "; server_max_window_bits=15"
-	lastBlock = "\x01\x00\x00\xff\xff"
+	answer   = "permessage-deflate; server_no_context_takeover; client_no_context_takeover"
+	withBits = answer + "; server_max_window_bits=15"
 )
 
 func TestOffersOfCompressionAreAnswered(t *testing.T) {
@@ -81,81 +81,6 @@ func FuzzAnswerDeflate(f *testing.F) {
 	})
 }
 
-// readings returns a frame with so many readings.
-func readings(n int) []byte {
-	r := rand.New(rand.NewPCG(1, 2))
-	text := []byte(`{"type":"readings","readings":[`)
-	for i := range n {
-		text = fmt.Appendf(text, `["room-%d","temperature",%d,%.2f],`, i%500, 1766000000123+r.Int64N(1000), 20+r.Float64()*10)
-	}
-	return append(text[:len(text)-1], `],"token":"k3jd9a0x-1x2y"}`...)
-}
-
-// inflated reads what the standard library makes of a payload.
-func inflated(t testing.TB, payload []byte) string {
-	t.Helper()
-	text, err := io.ReadAll(flate.NewReader(io.MultiReader(bytes.NewReader(payload), strings.NewReader(frames.Tail+lastBlock))))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return string(text)
-}
-
-func TestOthersInflateWhatIsDeflated(t *testing.T) {
-	for _, n := range []int{1, 2, 4, 20, 1000, 5000} {
-		text := readings(n)
-		payload, ok := frames.Packing{}.Pack([]byte("before"), text, "token")
-		if got := inflated(t, payload[len("before"):]); !ok || got != string(text) || string(payload[:6]) != "before" {
-			t.Errorf("%d readings, %d bytes in %d (%t), became %.100q", n, len(text), len(payload), ok, got)
-		}
-		t.Logf("%d readings: %d bytes became %d", n, len(text), len(payload)-len("before"))
-		if n >= 4 && len(payload) > len(text)*2/3 || n >= 1000 && len(payload) > len(text)/4 {
-			t.Errorf("%d readings: %d bytes became %d", n, len(text), len(payload))
-		}
-	}
-}
-
-func TestWhatDoesNotGetSmallerIsLeft(t *testing.T) {
-	noise := make([]byte, 10_000)
-	for i := range noise {
-		noise[i] = byte(rand.Uint32())
-	}
-	for name, text := range map[string][]byte{
-		"a short text": []byte(strings.Repeat("x", 63)), "noise": noise, "a little noise": noise[:100], "a text of more than 1 MiB": bytes.Repeat([]byte("x"), 1<<20+1),
-	} {
-		if got, ok := (frames.Packing{}).Pack([]byte("before"), text, "token"); ok || string(got) != "before" {
-			t.Errorf("%s: %.20q, %t", name, got, ok)
-		}
-	}
-}
-
-func TestEndsFitBehindWhatIsDeflated(t *testing.T) {
-	for _, n := range []int{1, 20, 1000} {
-		for _, end := range []string{"", "]", `0"]`, `kx3~","z"]`} {
-			text := readings(n)
-			begin, ok := frames.Deflate(nil, text)
-			got := inflated(t, frames.AppendEnd(begin, []byte(end)))
-			if want := string(text) + end; !ok || got != want {
-				t.Errorf("%d readings and %q end in %q", n, end, got[max(0, len(got)-40):])
-			}
-		}
-	}
-}
-
-func BenchmarkDeflate(b *testing.B) {
-	for _, n := range []int{1, 4, 20, 1000} {
-		b.Run(fmt.Sprint(n), func(b *testing.B) {
-			text, dst := readings(n), []byte(nil)
-			b.ReportAllocs()
-			b.SetBytes(int64(len(text)))
-			for b.Loop() {
-				dst, _ = frames.Packing{}.Pack(dst[:0], text, "")
-			}
-			b.ReportMetric(float64(len(dst))/float64(len(text)), "ratio")
-		})
-	}
-}
-
 // deflated returns a frame of a client that holds what a peer with another implementation makes of a text.
 func deflated(b0 byte, text string) []byte { return frame(b0|0x40, compressed(text)) }
 
@@ -164,7 +89,7 @@ func compressed(text string) string {
 	w, _ := flate.NewWriter(&b, flate.BestCompression) // the level is valid
 	_, _ = w.Write([]byte(text))                       // to memory
 	_ = w.Flush()
-	return strings.TrimSuffix(b.String(), frames.Tail)
+	return strings.TrimSuffix(b.String(), deflate.Tail)
 }
 
 func TestDeflatedMessagesAreReadInTheirOrder(t *testing.T) {

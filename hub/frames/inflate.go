@@ -9,6 +9,8 @@ import (
 
 	"github.com/klauspost/compress/flate"
 	"github.com/lxzan/gws"
+
+	"telemetryhub/hub/deflate"
 )
 
 // rsv1 marks the first frame of a message that is deflated, RFC 7692 section 6.
@@ -100,7 +102,7 @@ const lastBlock = "\x01\x00\x00\xff\xff"
 
 // inflate does so twice, the first time only to see how much it is: what is over the limit costs no memory.
 func (f *inflater) inflate(data *bytes.Buffer, limit uint64) ([]byte, violation) {
-	data.WriteString(Tail + lastBlock)
+	data.WriteString(deflate.Tail + lastBlock)
 	defer f.in.Reset(nil)
 	limit = min(limit, 1<<62)
 	broken := violation{CloseUTF8, "a message that cannot be inflated"} // 1007: what came is not what it claims to be
@@ -109,7 +111,7 @@ func (f *inflater) inflate(data *bytes.Buffer, limit uint64) ([]byte, violation)
 	switch {
 	case err == nil:
 		return nil, violation{CloseTooBig, "a message over the limit"}
-	case !errors.Is(err, io.EOF), f.in.Len() > len("\x00"+Tail+lastBlock): // a peer may end it by a last block and a byte, section 7.2.3.4
+	case !errors.Is(err, io.EOF), f.in.Len() > len("\x00"+deflate.Tail+lastBlock): // a peer may end it by a last block and a byte, section 7.2.3.4
 		return nil, broken
 	}
 	message := make([]byte, n)

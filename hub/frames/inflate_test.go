@@ -6,6 +6,8 @@ import (
 	"runtime"
 	"strings"
 	"testing"
+
+	"telemetryhub/hub/deflate"
 )
 
 // compressed is what the standard library makes of a text, without the tail.
@@ -14,7 +16,7 @@ func compressed(text []byte) []byte {
 	w, _ := flate.NewWriter(&b, flate.BestCompression) // the level is valid
 	_, _ = w.Write(text)                               // to memory
 	_ = w.Flush()
-	return bytes.TrimSuffix(b.Bytes(), []byte(Tail))
+	return bytes.TrimSuffix(b.Bytes(), []byte(deflate.Tail))
 }
 
 func TestWhatIsOverTheLimitIsNotKept(t *testing.T) {

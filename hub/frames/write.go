@@ -55,7 +55,7 @@ func clip(reason string) string {
 type Form byte
 
 // The forms, which are the first byte of a message in one frame, RFC 6455 section 5.2. Deflated, where that was agreed on, comes to
-// one of the others: the payload is what Deflate makes, without Tail.
+// one of the others: the payload is what deflate.Append makes, without its Tail.
 const (
 	Text     Form = 0x81
 	Binary   Form = 0x82

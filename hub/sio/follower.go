@@ -14,7 +14,7 @@ import (
 	"telemetryhub/device/wire"
 	"telemetryhub/hub"
 	"telemetryhub/hub/access"
-	"telemetryhub/hub/frames"
+	"telemetryhub/hub/deflate"
 	"telemetryhub/hub/sio/socket"
 )
 
@@ -195,7 +195,7 @@ func (f *follower) finish(dst []byte, token string) []byte {
 		f.tail = f.socket.EndOffset(f.tail)
 	}
 	f.tail = append(f.tail, ']')
-	return frames.AppendEnd(dst, f.tail)
+	return deflate.AppendEnd(dst, f.tail)
 }
 
 // sees reports whether the client has asked for the device and may see it.

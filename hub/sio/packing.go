@@ -5,7 +5,7 @@ import (
 	"sync"
 
 	"telemetryhub/hub"
-	"telemetryhub/hub/frames"
+	"telemetryhub/hub/deflate"
 	"telemetryhub/hub/sio/eio"
 )
 
@@ -36,7 +36,7 @@ func (p packing) Pack(dst, frame []byte, resume string) (packed []byte, ok bool)
 	if resume != "" {
 		*text = appendMark(append(*text, ',', '"'), resume, p.print)
 	}
-	packed, ok = frames.Deflate(dst, *text)
+	packed, ok = deflate.Append(dst, *text)
 	if cap(*text) > 128<<10 {
 		*text = nil // larger ones are rare
 	}

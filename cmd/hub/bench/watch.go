@@ -17,7 +17,7 @@ import (
 // Transports measures what it costs to tell many watchers of one change a second, by each way that there is. The hub is one as
 // it comes, with its data on the disk: it looks at tokens, can resume, and counts. Beside each way stands the floor: a server of
 // net/http, or of gws for WebSocket, that hands on what it gets and does nothing else. Every watcher must get every update, or
-// the run fails. Those over WebSocket offer compression, which the hub takes and the floor does not.
+// the run fails. They accept compression, which the hub takes and the floor does not.
 func (p Plan) Transports(ctx context.Context) error {
 	for _, name := range p.Ways {
 		if !slices.Contains(Ways(), name) {
@@ -26,7 +26,7 @@ func (p Plan) Transports(ctx context.Context) error {
 	}
 	fmt.Fprintf(p.Out, "%d watchers, 1 update a second each: four readings of one device at one time, 180 bytes, mode all; "+
 		"server on one core, generator on another of %s\n"+
-		"watchers over websocket and socket.io offer permessage-deflate, as browsers do\n\n",
+		"watchers accept compression, as browsers do: deflate and gzip over HTTP, permessage-deflate over WebSocket\n\n",
 		p.Viewers, machine())
 	fmt.Fprintf(p.Out, "%-10s %-6s %14s %6s %11s %11s %10s %10s %8s\n", "", "", "µs CPU/update", "ratio", "bytes up", "bytes down", "p50", "p99", "RSS MB")
 	for _, way := range ways {

@@ -3,6 +3,7 @@ package bench
 import (
 	"bufio"
 	"bytes"
+	"compress/zlib"
 	"errors"
 	"fmt"
 	"io"
@@ -266,7 +267,7 @@ func (w *watcher) follows() {
 
 // get sends a request with the headers that a program sends, and returns the answer's head.
 func (w *watcher) get(path, more string) (*http.Response, error) {
-	w.request = fmt.Appendf(w.request[:0], "GET %s HTTP/1.1\r\nHost: %s\r\nUser-Agent: watcher\r\nAccept: */*\r\nAuthorization: Bearer %s\r\n%s\r\n",
+	w.request = fmt.Appendf(w.request[:0], "GET %s HTTP/1.1\r\nHost: %s\r\nUser-Agent: watcher\r\nAccept: */*\r\nAccept-Encoding: gzip, deflate\r\nAuthorization: Bearer %s\r\n%s\r\n",
 		path, w.all.load.Addr, w.all.load.Token, more)
 	if _, err := w.conn.Write(w.request); err != nil {
 		return nil, err
@@ -275,13 +276,14 @@ func (w *watcher) get(path, more string) (*http.Response, error) {
 }
 
 // ask polls once: for what comes after the last answer, as the hub's clients do, or for what differs from it.
-func (w *watcher) ask(wait string, tagged bool) error {
+func (w *watcher) ask(wait string) error {
 	path, more := "/api/v1/live/poll?mode=all&wait="+wait, ""
-	if w.token != "" {
+	switch {
+	case w.token == "":
+	case w.all.load.Floor:
+		more = "If-None-Match: " + w.token + "\r\n"
+	default:
 		path += "&after=" + w.token
-		if tagged || w.all.load.Floor {
-			more = "If-None-Match: \"" + w.token + "\"\r\n"
-		}
 	}
 	resp, err := w.get(path, more)
 	if err != nil {
@@ -295,24 +297,32 @@ func (w *watcher) ask(wait string, tagged bool) error {
 		return nil
 	case resp.StatusCode != http.StatusOK:
 		return fmt.Errorf("%s: %s", resp.Status, body)
+	case w.all.load.Floor:
+		w.token = resp.Header.Get("Etag")
+		return w.take(body)
+	case resp.Header.Get("Content-Encoding") == "deflate" && len(body) > 6:
+		return inflate(body[2:len(body)-4], w.goOn) // without the head and the sum of RFC 1950
 	}
-	if w.token = strings.Trim(resp.Header.Get("Etag"), `"`); w.token == "" {
-		tail := body[max(0, bytes.LastIndex(body, []byte(`"token":"`))):]
-		w.token = strings.Trim(strings.TrimPrefix(string(tail), `"token":`), `"}`)
-	}
-	return w.take(body)
+	return w.goOn(body)
+}
+
+// goOn takes an answer of the hub to a poll.
+func (w *watcher) goOn(text []byte) error {
+	tail := text[max(0, bytes.LastIndex(text, []byte(`"token":"`))):]
+	w.token = strings.Trim(strings.TrimPrefix(string(tail), `"token":`), `"}`)
+	return w.take(text)
 }
 
 // poll asks once a second, each watcher at another moment of it.
 func (w *watcher) poll() error {
-	if err := w.ask("0", true); err != nil {
+	if err := w.ask("0"); err != nil {
 		return err
 	}
 	time.Sleep(time.Second * time.Duration(w.index) / time.Duration(w.all.load.Watchers))
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
 	for ; ; <-tick.C {
-		if err := w.ask("0", true); err != nil {
+		if err := w.ask("0"); err != nil {
 			return err
 		}
 	}
@@ -320,7 +330,7 @@ func (w *watcher) poll() error {
 
 func (w *watcher) longPoll() error {
 	for {
-		if err := w.ask("25s", false); err != nil {
+		if err := w.ask("25s"); err != nil {
 			return err
 		}
 	}
@@ -334,7 +344,13 @@ func (w *watcher) events() error {
 	if resp.StatusCode != http.StatusOK {
 		return errors.New(resp.Status)
 	}
-	lines := bufio.NewReaderSize(resp.Body, 4096)
+	body := io.Reader(resp.Body)
+	if resp.Header.Get("Content-Encoding") == "deflate" {
+		if body, err = zlib.NewReader(body); err != nil {
+			return err
+		}
+	}
+	lines := bufio.NewReaderSize(body, 4096)
 	for {
 		line, err := lines.ReadSlice('\n')
 		if err == nil {
