@@ -33,18 +33,17 @@ func (p Plan) Transports(ctx context.Context) error {
 		if len(p.Ways) > 0 && !slices.Contains(p.Ways, way.name) {
 			continue
 		}
+		costs := map[string][]float64{}
 		for round := range p.Rounds {
-			var floor float64
 			for _, server := range []string{"floor", "hub"} {
 				r, rss, err := p.measureWatch(ctx, server, way.name)
 				if err != nil {
 					return fmt.Errorf("%s, %s: %w", way.name, server, err)
 				}
 				label, ratio, cost := "", "", r.ServerCPU*1e6/float64(r.Readings)
-				if server == "floor" {
-					floor = cost
-				} else {
-					ratio = strconv.FormatFloat(cost/floor, 'f', 2, 64)
+				costs[server] = append(costs[server], cost)
+				if server == "hub" {
+					ratio = strconv.FormatFloat(cost/costs["floor"][round], 'f', 2, 64)
 				}
 				if round == 0 && server == "floor" {
 					label = way.name
@@ -53,8 +52,18 @@ func (p Plan) Transports(ctx context.Context) error {
 					float64(r.Up)/float64(r.Readings), float64(r.Down)/float64(r.Readings), r.P50, r.P99, rss)
 			}
 		}
+		if p.Rounds > 1 {
+			floor, hub := median(costs["floor"]), median(costs["hub"])
+			fmt.Fprintf(p.Out, "%-10s %-6s %14.1f %6.2f   over %.1f\n", "", "median", hub, hub/floor, floor)
+		}
 	}
 	return nil
+}
+
+// median sorts the values and returns the one in the middle.
+func median(values []float64) float64 {
+	slices.Sort(values)
+	return (values[(len(values)-1)/2] + values[len(values)/2]) / 2
 }
 
 // measureWatch runs one server with the watchers of one way.
