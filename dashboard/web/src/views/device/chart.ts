@@ -32,8 +32,8 @@ const increments = Array.from({ length: 31 }, (_, i) => i - 15).flatMap((e) =>
 /** One for all charts of the page: their cursors move together. */
 const sync = uPlot.sync('device');
 
-const clock = new Intl.DateTimeFormat(undefined, { hour: '2-digit', minute: '2-digit' });
-const seconds = new Intl.DateTimeFormat(undefined, { hour: '2-digit', minute: '2-digit', second: '2-digit' });
+const clock = new Intl.DateTimeFormat(undefined, { hour: 'numeric', minute: '2-digit' });
+const seconds = new Intl.DateTimeFormat(undefined, { hour: 'numeric', minute: '2-digit', second: '2-digit' });
 const dayMonth = new Intl.DateTimeFormat(undefined, { day: 'numeric', month: 'short' });
 
 function timeLabels(splits: number[], step: number): string[] {
@@ -47,6 +47,12 @@ function timeLabels(splits: number[], step: number): string[] {
     if (midnight || first || step >= 86_400) return dayMonth.format(date);
     return (step < 60 ? seconds : clock).format(date);
   });
+}
+
+/** A label that would be cut at the right edge is left out. */
+function fitting(u: uPlot, splits: number[], labels: string[]): string[] {
+  const edge = u.bbox.width / devicePixelRatio + right;
+  return labels.map((label, i) => (u.valToPos(splits[i] ?? 0, 'x') + 3.5 * label.length > edge ? '' : label));
 }
 
 /** Theme colours as the canvas needs them: resolved. */
@@ -77,6 +83,8 @@ export interface Chart {
 }
 
 const height = 200;
+/** Room beside the plot, for half a label. */
+const right = 18;
 
 export function makeChart(host: HTMLElement, first: ChartData, handlers: ChartHandlers): Chart {
   let data = first;
@@ -86,7 +94,7 @@ export function makeChart(host: HTMLElement, first: ChartData, handlers: ChartHa
   const options: uPlot.Options = {
     width: Math.max(host.clientWidth, 50),
     height,
-    padding: [8, 18, 0, 0],
+    padding: [8, right, 0, 0],
     legend: { show: false },
     scales: {
       x: { time: true, auto: false, range: () => [data.from / 1000, data.to / 1000] },
@@ -100,7 +108,7 @@ export function makeChart(host: HTMLElement, first: ChartData, handlers: ChartHa
         font: '12px system-ui, sans-serif',
         size: 26,
         space: 70,
-        values: (_, splits, __, ___, step) => timeLabels(splits, step),
+        values: (u, splits, _, __, step) => fitting(u, splits, timeLabels(splits, step)),
       },
       {
         stroke: () => colour('muted'),
