@@ -11,7 +11,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -76,36 +75,6 @@ func (d *demo) run(ctx context.Context) (err error) {
 var errEndedItself = errors.New("see its message above")
 
 func (d *demo) data() string { return filepath.Join(d.dir, "hub") }
-
-// child is a process that the demonstration has started.
-type child struct {
-	cmd   *exec.Cmd
-	ended chan struct{} // closed when err is set
-	err   error
-}
-
-// start starts a program with additions to the environment.
-func (d *demo) start(program string, env []string, args ...string) (*child, error) {
-	c := &child{cmd: exec.Command(program, args...), ended: make(chan struct{})}
-	c.cmd.Stdout, c.cmd.Stderr = d.out, d.err
-	c.cmd.Env = append(os.Environ(), env...)
-	c.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // Ctrl+C reaches us, and we end them in order
-	if err := c.cmd.Start(); err != nil {
-		return nil, err
-	}
-	go func() {
-		c.err = c.cmd.Wait()
-		close(c.ended)
-	}()
-	return c, nil
-}
-
-// stop tells the process to end and waits for it.
-func (c *child) stop() error {
-	_ = c.cmd.Process.Signal(syscall.SIGTERM) // it may have ended already
-	<-c.ended
-	return c.err
-}
 
 // freePort returns the usual address, or another if somebody has it.
 func freePort(usual string) (string, error) {
