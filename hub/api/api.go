@@ -16,6 +16,7 @@ import (
 
 	"telemetryhub/hub"
 	"telemetryhub/hub/access"
+	"telemetryhub/hub/alarm"
 	"telemetryhub/hub/crew"
 )
 
@@ -114,8 +115,9 @@ type API struct {
 	metrics http.Handler
 	origins access.Origins
 	streams streamSet
-	rules   crew.Rules // of streams and polls
-	twins   twins      // of polls
+	rules   crew.Rules   // of streams and polls
+	twins   twins        // of polls
+	clock   *alarm.Clock // of the heartbeats of streams
 
 	pollIdle time.Duration
 
@@ -127,7 +129,7 @@ func New(o Options) (*API, error) {
 	if err := o.fill(); err != nil {
 		return nil, err
 	}
-	a := &API{Options: o, log: o.Logger.With("component", "api"), started: time.Now(), figures: newFigures(), pollIdle: pollIdle}
+	a := &API{Options: o, log: o.Logger.With("component", "api"), started: time.Now(), figures: newFigures(), pollIdle: pollIdle, clock: alarm.New()}
 	a.streams = newStreamSet()
 	a.rules = crew.Rules{Crew: o.Crew, WriteTimeout: o.WriteTimeout, CloseTimeout: closeTimeout, Written: new(atomic.Uint64)}
 	var err error

@@ -17,6 +17,7 @@ import (
 
 	"telemetryhub/device/wire"
 	"telemetryhub/hub"
+	"telemetryhub/hub/alarm"
 	"telemetryhub/hub/crew"
 	"telemetryhub/hub/deflate"
 )
@@ -47,7 +48,7 @@ type eventStream struct {
 	bye     farewell // set before the outlet is ending
 
 	api     *API
-	beat    *time.Timer
+	beat    alarm.Alarm
 	unwatch func() // ends the watch over the identity
 
 	// The reader's own.
@@ -91,10 +92,11 @@ func (s *eventStream) answer(r *http.Request, h http.Header, reset bool) {
 
 // start lets a stream go that is complete.
 func (s *eventStream) start() {
-	s.beat = time.AfterFunc(s.api.Heartbeat, func() {
+	s.beat.Init(s.api.clock, func() {
 		s.beatDue.Store(true)
 		s.Wake()
 	})
+	s.beatLater()
 	s.api.streams.add(s)
 	s.started.Store(true)
 	if s.Ending() {
@@ -104,6 +106,12 @@ func (s *eventStream) start() {
 	s.Release()
 	// The request, its buffers and this stack are free as soon as the handler has returned. The stream needs none of it.
 	go s.read()
+}
+
+// beatLater has the next heartbeat come in time, at one of the moments that many streams share: there are 25 between two.
+func (s *eventStream) beatLater() {
+	grid := max(s.api.Heartbeat/25, 1)
+	s.beat.Set((s.api.clock.Now() + s.api.Heartbeat) / grid * grid)
 }
 
 // Close ends the stream with a farewell.
@@ -130,7 +138,7 @@ func (s *eventStream) Fill(dst []byte) (out []byte, more bool) {
 	out, at := dst, len(dst)
 	if s.beatDue.Swap(false) {
 		out = s.packed.Append(out, heartbeat)
-		s.beat.Reset(s.api.Heartbeat)
+		s.beatLater()
 	}
 	for more = true; more && len(out) < crew.Gather; {
 		out, more = s.appendNext(out)

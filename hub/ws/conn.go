@@ -8,6 +8,7 @@ import (
 
 	"telemetryhub/device/wire"
 	"telemetryhub/hub/access"
+	"telemetryhub/hub/alarm"
 	"telemetryhub/hub/frames"
 )
 
@@ -45,14 +46,14 @@ type conn struct {
 	name    string // of the identity, for logs
 	unwatch func() // ends the watch over the identity
 
-	// Times are counted from server.epoch.
+	// Times are those of server.clock.
 	begun     time.Duration
 	nextPing  time.Duration // the timer's own, and so is due
-	due       time.Duration // when the timer should fire
+	due       time.Duration // when it is to be called
 	lastFrame atomic.Int64  // when the last frame came
 	receiving atomic.Bool   // the hub has not taken the last message yet
 	greeted   atomic.Bool   // the first valid message was taken
-	timer     *time.Timer
+	timer     alarm.Alarm
 
 	failed atomic.Bool // something of this connection panicked: the stream is not asked any more
 }
@@ -152,9 +153,9 @@ func (c *conn) startTimer() {
 	c.lastFrame.Store(int64(c.begun))
 	// Peers that came together are not pinged together.
 	c.nextPing = c.srv.together(c.begun + spread(c.srv.Ping))
-	c.timer = time.AfterFunc(time.Hour, c.tick)
 	c.due = min(c.nextPing, c.begun+c.srv.FirstFrame)
-	c.timer.Reset(c.due - c.begun)
+	c.timer.Init(c.srv.clock, c.tick)
+	c.timer.Set(c.due)
 }
 
 // tick does what is due and sets the timer for what is due next.
@@ -194,5 +195,5 @@ func (c *conn) tick() {
 	}
 	wait := max(min(c.nextPing, dead, first)-now, time.Millisecond)
 	c.due = now + wait
-	c.timer.Reset(wait)
+	c.timer.Set(c.due)
 }

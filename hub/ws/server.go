@@ -11,6 +11,7 @@ import (
 
 	"telemetryhub/device/wire"
 	"telemetryhub/hub/access"
+	"telemetryhub/hub/alarm"
 	"telemetryhub/hub/crew"
 	"telemetryhub/hub/frames"
 )
@@ -24,7 +25,7 @@ type server struct {
 	begin    beginning
 	deflates bool // clients may have messages compressed
 	limit    *limiter
-	epoch    time.Time // what conn's times are counted from
+	clock    *alarm.Clock
 	rules    crew.Rules
 	upgrader *frames.Upgrader
 
@@ -41,7 +42,7 @@ func newServer(auth Auth, o Options, maxFrame, buffer int) (*server, error) {
 		return nil, err
 	}
 	s := &server{
-		Options: o, maxFrame: maxFrame, auth: auth, limit: newLimiter(o.Connects, o.SourceConnects), epoch: time.Now(),
+		Options: o, maxFrame: maxFrame, auth: auth, limit: newLimiter(o.Connects, o.SourceConnects), clock: alarm.New(),
 		conns: make(map[*conn]struct{}), empty: make(chan struct{}),
 	}
 	s.rules = crew.Rules{Crew: o.Crew, WriteTimeout: o.WriteTimeout, CloseTimeout: o.CloseTimeout, Written: &o.Metrics.BytesOut}
@@ -49,8 +50,7 @@ func newServer(auth Auth, o Options, maxFrame, buffer int) (*server, error) {
 	return s, nil
 }
 
-// now is the time since epoch, on the monotonic clock.
-func (s *server) now() time.Duration { return time.Since(s.epoch) }
+func (s *server) now() time.Duration { return s.clock.Now() }
 
 // together rounds the time of a ping up, so that there are 25 moments for it in the time between two pings. To wake up for
 // each of ten thousand peers costs five times as much as to ping four hundred at a time.

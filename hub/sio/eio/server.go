@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"telemetryhub/hub/access"
+	"telemetryhub/hub/alarm"
 	"telemetryhub/hub/crew"
 	"telemetryhub/hub/frames"
 )
@@ -33,7 +34,7 @@ const (
 type Server struct {
 	Options
 	open      func(*Session) Stream
-	epoch     time.Time // what the times of sessions are counted from
+	clock     *alarm.Clock
 	upgrader  *frames.Upgrader
 	rules     crew.Rules
 	strangers strangers
@@ -52,15 +53,14 @@ func New(open func(*Session) Stream, o Options) (*Server, error) {
 		return nil, err
 	}
 	return &Server{
-		Options: o, open: open, epoch: time.Now(), strangers: strangers{max: o.MaxStrangers, grace: o.StrangerTimeout / 5, from: map[netip.Addr]*list.List{}},
+		Options: o, open: open, clock: alarm.New(), strangers: strangers{max: o.MaxStrangers, grace: o.StrangerTimeout / 5, from: map[netip.Addr]*list.List{}},
 		rules:    crew.Rules{Crew: o.Crew, WriteTimeout: o.WriteTimeout, CloseTimeout: o.CloseTimeout, Written: &o.Metrics.BytesOut},
 		sessions: map[string]*Session{}, conns: map[*conn]struct{}{}, empty: make(chan struct{}),
 		upgrader: frames.NewUpgrader(o.MaxPayload, readBuffer),
 	}, nil
 }
 
-// now is the time since epoch, on the monotonic clock.
-func (s *Server) now() time.Duration { return time.Since(s.epoch) }
+func (s *Server) now() time.Duration { return s.clock.Now() }
 
 // together rounds the time of a ping down, so that there are 25 moments for it in the time between two pings: to wake up for each
 // of a thousand clients costs several times as much as to ping forty at a time. It must not be later than clients were told.

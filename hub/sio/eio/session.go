@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"telemetryhub/hub/access"
+	"telemetryhub/hub/alarm"
 	"telemetryhub/hub/frames"
 )
 
@@ -44,7 +45,7 @@ type Session struct {
 	admitted atomic.Bool
 	closing  atomic.Bool
 	closedBy atomic.Int32 // the cause, once it is closing
-	heard    atomic.Int64 // when the last packet came, counted from Server.epoch
+	heard    atomic.Int64 // when the last packet came, by Server.clock
 
 	recv sync.Mutex // held while Stream.Receive runs; comes before mu
 	temp []byte     // binary data on its way into base64
@@ -60,8 +61,8 @@ type Session struct {
 	linger   *time.Timer
 	patience *time.Timer // of a stranger
 
-	beat   *time.Timer
-	due    time.Duration // when beat should fire
+	beat   alarm.Alarm
+	due    time.Duration // when beat is to be called
 	pinged time.Duration // when the ping was due that is not answered yet, zero if none is
 }
 
@@ -155,9 +156,7 @@ func (s *Session) shut(why cause, code uint16, reason string) {
 	s.closing.Store(true)
 	close(s.gone)
 	c, probe, waiting := s.ws.Load(), s.probe, s.poll != nil && !s.poll.answering
-	if s.beat != nil {
-		s.beat.Stop()
-	}
+	s.beat.Stop()
 	if s.patience != nil {
 		s.patience.Stop()
 	}
@@ -306,7 +305,8 @@ func (s *Session) startBeat() {
 	}
 	now := s.srv.now()
 	s.due = s.srv.together(now + s.srv.PingInterval)
-	s.beat = time.AfterFunc(s.due-now, s.tick)
+	s.beat.Init(s.srv.clock, s.tick)
+	s.beat.Set(s.due)
 }
 
 // tick pings, or ends the session if the last ping was not answered.
@@ -341,7 +341,7 @@ func (s *Session) tick() {
 
 func (s *Session) scheduleLocked(now, due time.Duration) {
 	s.due = due
-	s.beat.Reset(max(due-now, time.Millisecond))
+	s.beat.Set(max(due, now+time.Millisecond))
 }
 
 // answered takes a pong.
