@@ -311,6 +311,47 @@ func TestPeerThatAlwaysHasMoreLetsOthersHaveTheirTurn(t *testing.T) {
 	}
 }
 
+// work takes a fifth of a millisecond, as compression may.
+func work() {
+	for began := time.Now(); time.Since(began) < time.Millisecond/5; {
+	}
+}
+
+// TestWorkBehindFewBytesLetsOthersHaveTheirTurn has a source that always has more, and takes its time for each byte.
+func TestWorkBehindFewBytesLetsOthersHaveTheirTurn(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
+	r := rules()
+	filled := 0 // by the only hand, which never waits for so little
+	before := make(chan int, 1)
+	good := &source{fill: func(dst []byte) ([]byte, bool) {
+		select {
+		case before <- filled:
+		default:
+		}
+		return dst, false
+	}}
+	busy := &source{fill: func(dst []byte) ([]byte, bool) {
+		if filled++; filled == 1 {
+			good.Wake()
+		}
+		work()
+		return append(dst, 'x'), filled < 1000
+	}}
+	connect(t, r, good)
+	good.Release()
+	connect(t, r, busy)
+	busy.Wake()
+	busy.Release()
+	select {
+	case n := <-before:
+		if n > 20 {
+			t.Errorf("%d pieces were made for one before the other had its turn", n)
+		}
+	case <-time.After(patience):
+		t.Error("the other never had its turn")
+	}
+}
+
 func TestPeerThatDoesNotReadIsCutInTime(t *testing.T) {
 	for name, end := range map[string]bool{"write": false, "close": true} {
 		synctest.Test(t, func(t *testing.T) {
@@ -415,20 +456,27 @@ func TestTheLastIsWrittenThoughTheReaderWasFaster(t *testing.T) {
 }
 
 func TestLastWordsAreBounded(t *testing.T) {
-	s := &source{fill: flood(1000), last: "last"}
-	theirs := connect(t, rules(), s)
-	s.End()
-	s.Hurry()
-	s.Release()
-	got := make([]byte, 0, 1<<20)
-	for !strings.HasSuffix(string(got), "last") {
-		n, err := theirs.Read(got[len(got):cap(got)])
-		if got = got[:len(got)+n]; err != nil {
-			t.Fatalf("%v after %d bytes", err, len(got))
-		}
+	more := flood(1000)
+	slowly := func(dst []byte) ([]byte, bool) {
+		work()
+		return more(dst)
 	}
-	if len(got) > 128<<10 {
-		t.Errorf("%d bytes came before the last", len(got))
+	for name, fill := range map[string]func([]byte) ([]byte, bool){"fast": more, "slow": slowly} {
+		s := &source{fill: fill, last: "last"}
+		theirs := connect(t, rules(), s)
+		s.End()
+		s.Hurry()
+		s.Release()
+		got := make([]byte, 0, 8<<20)
+		for !strings.HasSuffix(string(got[max(0, len(got)-len(s.last)):]), s.last) {
+			n, err := theirs.Read(got[len(got):cap(got)])
+			if got = got[:len(got)+n]; err != nil || n == 0 {
+				t.Fatalf("%s: %v after %d bytes", name, err, len(got))
+			}
+		}
+		if len(got) > 128<<10 {
+			t.Errorf("%s: %d bytes came before the last", name, len(got))
+		}
 	}
 }
 

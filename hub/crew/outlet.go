@@ -21,8 +21,10 @@ const (
 	Gather = 32 << 10
 	// piece is the most that is written under one deadline: a peer that reads slowly but reads gets a large message too.
 	piece = 64 << 10
-	// turn is about how much is written before others are written to.
-	turn = 256 << 10
+	// turn is about how much is written before others are written to, and turnTime how long that may take: what is compressed
+	// is work behind few bytes.
+	turn     = 256 << 10
+	turnTime = time.Millisecond
 	// lastWords bounds what may still be sent when the connection is being closed.
 	lastWords = 64 << 10
 )
@@ -222,6 +224,7 @@ func (o *Outlet) pump(h *hand) bool {
 	if o.closed {
 		return true
 	}
+	var over time.Duration // when the turn is, by Crew.now
 	for sent := 0; ; {
 		ending, more := o.ending.Load(), false
 		h.out, more = o.source.Fill(h.out[:0])
@@ -237,7 +240,14 @@ func (o *Outlet) pump(h *hand) bool {
 		if !more {
 			return o.setDeadline(false) // none may be over when TLS writes by itself, as a peer that asks for new keys has it do
 		}
-		if sent > turn && h.crew != nil {
+		if h.crew == nil || ending { // lastWords bounds what ends
+			continue
+		}
+		now := o.Now()
+		if over == 0 {
+			over = now + turnTime // not before: most have no more, and need not know the time
+		}
+		if sent > turn || now > over {
 			o.Wake()
 			return true
 		}
