@@ -105,7 +105,7 @@ func NewBody(c Coding) Body {
 	return b
 }
 
-// Append appends the next piece.
+// Append appends the next piece, as it is if a coding would take too long or make it larger.
 func (b *Body) Append(dst, text []byte) []byte {
 	if b.coding == Identity {
 		return append(dst, text...)
@@ -126,7 +126,7 @@ func (b *Body) End(dst []byte) []byte {
 // sumLength is how much longer what AppendShared makes is than the piece.
 const sumLength = 8
 
-// AppendShared appends a piece for Body.Take of many bodies with the coding Zlib.
+// AppendShared appends a piece for Body.Take of many bodies with the coding Zlib. What would take too long is in it as it is.
 func AppendShared(dst, text []byte) []byte {
 	dst = appendPiece(dst, text)
 	dst = binary.BigEndian.AppendUint32(dst, adler32.Checksum(text))
@@ -186,19 +186,14 @@ func joinAdler(first, second, length uint32) uint32 {
 
 // appendPiece appends a text so that all of it can be read without what follows.
 func appendPiece(dst, text []byte) []byte {
-	for len(text) > 0 {
-		part := text[:min(len(text), mostText)]
-		text = text[len(part):]
-		var ok bool
-		switch dst, ok = Append(dst, part); {
-		case ok:
-		case len(part) < leastText && isASCII(part):
-			dst = append(AppendEnd(dst, part), Tail...)
-		default:
-			dst = append(appendStored(dst, part), "\x00"+Tail...)
-		}
+	out, ok := Append(dst, text)
+	switch {
+	case ok || len(text) == 0:
+		return out
+	case len(text) < leastText && isASCII(text):
+		return append(AppendEnd(dst, text), Tail...)
 	}
-	return dst
+	return append(appendStored(dst, text), "\x00"+Tail...)
 }
 
 func isASCII(text []byte) bool {

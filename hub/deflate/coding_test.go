@@ -121,6 +121,25 @@ func readPieces(t *testing.T, c deflate.Coding, shared bool) {
 	}
 }
 
+// TestPiecesThatWouldTakeTooLongAreSentAsTheyAre has them made while others wait, as the hub does.
+func TestPiecesThatWouldTakeTooLongAreSentAsTheyAre(t *testing.T) {
+	text := bytes.Repeat([]byte("x"), 1<<20+1)
+	for _, c := range codings[1:] {
+		b := deflate.NewBody(c)
+		if body := b.Append(nil, text); len(body) < len(text) {
+			t.Errorf("%s: %d bytes became %d", c, len(text), len(body))
+		} else {
+			checkText(t, c, b.End(body), text)
+		}
+	}
+	if piece := deflate.AppendShared(nil, text); len(piece) < len(text) {
+		t.Errorf("shared: %d bytes became %d", len(text), len(piece))
+	}
+	if piece := deflate.AppendShared(nil, text[1:]); len(piece) > len(text)/100 {
+		t.Errorf("shared: 1 MiB became %d", len(piece))
+	}
+}
+
 func TestABodyMayBeginWithASharedPiece(t *testing.T) {
 	for _, text := range [][]byte{{}, []byte("x"), readings(4)} {
 		b := deflate.NewBody(deflate.Zlib)
