@@ -180,6 +180,9 @@ func (t *twins) appendWhole(dst, text []byte, c deflate.Coding) (out []byte, ok 
 	}
 	t.mu.Unlock()
 	out, ok = c.AppendWhole(dst, text, codingCost)
+	if !ok && len(text) > 2*maxEvents {
+		return out, false // it was too long to try, which takes no time, and a frame may have any length
+	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	last := &t.last[c]

@@ -15,6 +15,8 @@ import (
 	"testing"
 
 	"telemetryhub/hub/access"
+	"telemetryhub/hub/api"
+	"telemetryhub/hub/deflate"
 )
 
 // decode takes the coding off a body.
@@ -105,6 +107,24 @@ func TestALargeSnapshotHasACodingToo(t *testing.T) {
 		if got := strings.Count(p.text(), `"id":"d`); got != n || resp.Header.Get("Content-Encoding") != coding || resp.ContentLength >= 0 || len(p.Frames) < 3 {
 			t.Errorf("%s: %d devices in %d frames; %v", coding, got, len(p.Frames), resp.Header)
 		}
+	}
+}
+
+func TestTwinsKeepNothingThatIsExceptionallyLarge(t *testing.T) {
+	var twins api.Twins
+	for _, c := range []deflate.Coding{deflate.Zlib, deflate.Gzip} {
+		for _, n := range []int{100, 1 << 20, 1<<20 + 1, 8 << 20} {
+			text := bytes.Repeat([]byte("x"), n)
+			for range 2 {
+				body, ok := twins.AppendWhole([]byte("before"), text, c)
+				if ok != (n <= 1<<20) || ok != (len(body) > len("before")) || !bytes.HasPrefix(body, []byte("before")) {
+					t.Errorf("%s: %d bytes became %.50q, %t", c, n, body, ok)
+				}
+			}
+		}
+	}
+	if n := twins.Size(); n > 3<<20 {
+		t.Errorf("%d bytes are kept", n)
 	}
 }
 

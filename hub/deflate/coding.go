@@ -78,9 +78,10 @@ func (c Coding) AppendWhole(dst, text []byte, cost int) (out []byte, ok bool) {
 		return dst, false
 	}
 	b := NewBody(c)
-	out, ok = appendBlocks(b.appendHead(dst), text, true)
-	b.count(text)
-	out = b.appendSum(out)
+	if out, ok = appendBlocks(b.appendHead(dst), text, true); ok {
+		b.count(text)
+		out = b.appendSum(out)
+	}
 	if !ok || len(out)-len(dst)+cost >= len(text) {
 		return out[:len(dst)], false
 	}
