@@ -33,7 +33,7 @@ type pollBody struct {
 
 // newPollBody returns the body for a request with this token, and the entity tag that it names.
 func newPollBody(r *http.Request, after, known string) pollBody {
-	return pollBody{tagged: after == "" || known != "", coding: deflate.Accepted(r.Header["Accept-Encoding"])}
+	return pollBody{tagged: after == "" || known != "", coding: deflate.Accepted(r.Header["Accept-Encoding"], deflate.Zlib, deflate.Gzip)}
 }
 
 // settled reports whether an answer with frames may be used again without asking the hub: it goes on after a token and says what

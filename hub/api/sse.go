@@ -43,8 +43,9 @@ func (a *API) beginEvents(w http.ResponseWriter, r *http.Request) error {
 	}
 	sub.Greet = true
 	s := a.newEventStream()
-	if deflate.Accepted(r.Header["Accept-Encoding"]) == deflate.Zlib { // the sums of gzip cannot be put together
-		s.coding, sub.Packing = deflate.Zlib, eventPacking{}
+	s.coding = deflate.Accepted(r.Header["Accept-Encoding"], deflate.Zlib) // the sums of gzip cannot be put together
+	if s.coding == deflate.Zlib {
+		sub.Packing = eventPacking{}
 	}
 	if err := a.streams.enter(); err != nil {
 		return err

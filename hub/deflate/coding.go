@@ -21,9 +21,9 @@ const (
 // String returns the name as the header Content-Encoding has it.
 func (c Coding) String() string { return [...]string{"identity", "deflate", "gzip"}[c] }
 
-// Accepted returns the coding that a header Accept-Encoding likes best, the shortest of several (RFC 9110 section 12.5.3). One that
-// is malformed accepts none.
-func Accepted(header []string) Coding {
+// Accepted returns the one of the codings that a header Accept-Encoding likes best, the first of several (RFC 9110 section 12.5.3).
+// One that is malformed accepts none.
+func Accepted(header []string, codings ...Coding) Coding {
 	best, most := Identity, 0.0
 	if len(header) == 0 {
 		return best
@@ -47,7 +47,7 @@ func Accepted(header []string) Coding {
 			}
 		}
 	}
-	for _, c := range []Coding{Zlib, Gzip} {
+	for _, c := range codings {
 		q := quality[c]
 		if q < 0 {
 			q = others

@@ -48,8 +48,22 @@ func TestCodingsAreAcceptedAsTheHeaderSays(t *testing.T) {
 		{[]string{"gzip;level=9"}, deflate.Identity},
 		{[]string{"deflated, xgzip"}, deflate.Identity},
 	} {
-		if got := deflate.Accepted(c.header); got != c.want {
+		if got := deflate.Accepted(c.header, deflate.Zlib, deflate.Gzip); got != c.want {
 			t.Errorf("%q accepts %s, want %s", c.header, got, c.want)
+		}
+	}
+}
+
+func TestOnlyCodingsThatThereAreAreAccepted(t *testing.T) {
+	for header, want := range map[string]deflate.Coding{
+		"gzip;q=1.0,deflate;q=0.6,identity;q=0.3": deflate.Zlib, // Net::HTTP of Ruby
+		"gzip":                              deflate.Identity,
+		"gzip, *;q=0.1":                     deflate.Zlib,
+		"gzip, deflate;q=0":                 deflate.Identity,
+		"gzip, deflate;q=.1, identity;q=.2": deflate.Identity,
+	} {
+		if got := deflate.Accepted([]string{header}, deflate.Zlib); got != want {
+			t.Errorf("%q accepts %s, want %s", header, got, want)
 		}
 	}
 }
@@ -215,7 +229,7 @@ func FuzzBody(f *testing.F) {
 func FuzzAccepted(f *testing.F) {
 	f.Add("gzip;q=0.5, deflate, *;q=0")
 	f.Fuzz(func(t *testing.T, header string) {
-		if c := deflate.Accepted([]string{header}); c != deflate.Identity && !strings.Contains(header, "*") &&
+		if c := deflate.Accepted([]string{header}, deflate.Zlib, deflate.Gzip); c != deflate.Identity && !strings.Contains(header, "*") &&
 			!strings.Contains(strings.ToLower(header), c.String()) {
 			t.Errorf("%q accepts %s", header, c)
 		}
@@ -242,7 +256,7 @@ func BenchmarkAccepted(b *testing.B) {
 	h := http.Header{"Accept-Encoding": {"gzip, deflate, br, zstd"}}
 	b.ReportAllocs()
 	for b.Loop() {
-		if deflate.Accepted(h["Accept-Encoding"]) != deflate.Zlib {
+		if deflate.Accepted(h["Accept-Encoding"], deflate.Zlib, deflate.Gzip) != deflate.Zlib {
 			b.Fatal("it is not accepted")
 		}
 	}
