@@ -114,7 +114,7 @@ func TestEventsWithACoding(t *testing.T) {
 			"snapshot": TestEventsBeginWithASnapshotAndGoOn, "resume": TestEventsGoOnAfterTheLastOne, "unknown": TestAnEventThatIsNotKnownMeansToStartOver,
 			"scope": TestEventsAreOnlyOfWhatTheViewerMaySee, "end": TestEventsEndWithTheRightToSeeThem, "quiet": TestQuietStreamsShowThatTheyLive,
 			"break": TestTheEndOfAnEventStreamIsToldFromABreak, "farewell": TestAShutdownWaitsForTheFarewell, "size": TestEventsOfAnySizeAreWhole,
-			"transports": TestChangingTheTransportMissesNothing, "slow": TestASlowClientGetsWholeEvents,
+			"transports": TestChangingTheTransportMissesNothing,
 		} {
 			t.Run(streamCoding+"/"+name, test)
 		}
