@@ -50,8 +50,14 @@ func (a *API) tryPoll(w http.ResponseWriter, r *http.Request) error {
 	known := entityTag(r.Header.Get("If-None-Match"))
 	sub.Greet = sub.After == ""
 	out := w.(*answer)
-	if w.Header()["Cache-Control"] = revalidate; out.lean(r) {
-		w.Header()["Cache-Control"] = revalidateToken
+	switch h := w.Header(); {
+	case !out.lean(r):
+		h["Cache-Control"] = revalidate
+	case tagged(sub.After, known):
+		h["Cache-Control"] = revalidateToken
+	default:
+		delete(h, "Cache-Control")
+		h["Vary"] = unshared
 	}
 	if c := a.pollConn(out, r, sub.After, known); c != nil {
 		return c.ask(out, r, sub, wait, known)
@@ -96,9 +102,6 @@ func (a *API) tryPoll(w http.ResponseWriter, r *http.Request) error {
 	}
 	switch {
 	case piece != noPiece:
-		if body.settled(out, r) {
-			delete(w.Header(), "Cache-Control")
-		}
 		a.answer(w, p, &body, piece)
 		return nil
 	case sub.After == known:
@@ -184,6 +187,9 @@ var (
 	revalidate = []string{"private, no-cache"}
 	// What is answered to a token is private by itself (RFC 9111 section 3.5).
 	revalidateToken = []string{"no-cache"}
+	// What goes on after a token has no tag by which it could be looked for again. No cache may use it for another request then
+	// (RFC 9111 section 4.1), nor does nginx store it, which heeds no Authorization.
+	unshared = []string{"*"}
 )
 
 var pollers = sync.Pool{New: func() any { return new(poller) }}

@@ -154,9 +154,6 @@ func (c *pollConn) appendHead(dst []byte, status, length int) []byte {
 	dst = append(strconv.AppendInt(append(dst, "HTTP/1.1 "...), int64(status), 10), ' ')
 	dst = append(append(dst, http.StatusText(status)...), "\r\n"...)
 	dst = append(dst, c.poll.head...)
-	if c.poll.settled && !c.poll.body.begun {
-		dst = append(dst, "Cache-Control: no-cache\r\n"...)
-	}
 	dst = append(time.Now().UTC().AppendFormat(append(dst, "Date: "...), http.TimeFormat), "\r\n"...)
 	if c.draining.Load() {
 		dst = append(dst, "Connection: close\r\n"...)

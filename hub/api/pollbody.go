@@ -33,15 +33,11 @@ type pollBody struct {
 
 // newPollBody returns the body for a request with this token, and the entity tag that it names.
 func newPollBody(r *http.Request, after, known string) pollBody {
-	return pollBody{tagged: after == "" || known != "", coding: deflate.Accepted(r.Header["Accept-Encoding"], deflate.Zlib, deflate.Gzip)}
+	return pollBody{tagged: tagged(after, known), coding: deflate.Accepted(r.Header["Accept-Encoding"], deflate.Zlib, deflate.Gzip)}
 }
 
-// settled reports whether an answer with frames may be used again without asking the hub: it goes on after a token and says what
-// has followed, from where the next poll goes on. It is private all the same, as a token has asked for it, and goes back to the
-// client that has sent that (RFC 9111 section 3.5). So it takes no Cache-Control, and no Vary for its coding.
-func (b *pollBody) settled(out *answer, r *http.Request) bool {
-	return !b.tagged && !b.reset && out.lean(r)
-}
+// tagged reports whether the answer to a poll has an entity tag: for who begins, and for who names one.
+func tagged(after, known string) bool { return after == "" || known != "" }
 
 // tag returns the entity tag of an answer in one piece, if it has one.
 func (b *pollBody) tag() string {

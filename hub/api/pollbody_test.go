@@ -71,21 +71,22 @@ func TestAnswersToPollsHaveTheCodingThatTheClientAccepts(t *testing.T) {
 		accepts, coding string
 		fields          string // "" is not looked at
 	}{
-		{"nothing is accepted", "after=" + start, bearer, "identity", "", lean},
-		{"deflate", "after=" + start, bearer, "gzip, deflate", "deflate", "Content-Encoding " + lean},
-		{"gzip", "after=" + start, bearer, "gzip", "gzip", "Content-Encoding " + lean},
-		{"no frames", "wait=0&after=" + now, bearer, "deflate", "", "Cache-Control " + lean},
+		{"nothing is accepted", "after=" + start, bearer, "identity", "", lean + " Vary"},
+		{"deflate", "after=" + start, bearer, "gzip, deflate", "deflate", "Content-Encoding " + lean + " Vary"},
+		{"gzip", "after=" + start, bearer, "gzip", "gzip", "Content-Encoding " + lean + " Vary"},
+		{"no frames", "wait=0&after=" + now, bearer, "deflate", "", lean + " Vary"},
 		{"a cookie", "after=" + start, cookie, "deflate", "deflate", ""},
 		{"a short snapshot", "", bearer, "deflate", "", "Cache-Control " + lean + " Etag"},
-		{"a token of another hub", "after=other", bearer, "deflate", "deflate", "Cache-Control Content-Encoding " + lean},
-		{"little", "after=" + start + "&metrics=humidity", bearer, "deflate", "", lean},
+		{"a token of another hub", "after=other", bearer, "deflate", "deflate", "Content-Encoding " + lean + " Vary"},
+		{"little", "after=" + start + "&metrics=humidity", bearer, "deflate", "", lean + " Vary"},
 	} {
 		resp, p, fields := r.ask(c.query, c.header, c.accepts)
 		if got := resp.Header.Get("Content-Encoding"); got != c.coding || c.fields != "" && fields != c.fields {
 			t.Errorf("%s: the coding is %q, want %q; the fields are %s", c.name, got, c.coding, fields)
 		}
-		if cached := resp.Header.Get("Cache-Control"); c.header.Get("Cookie") != "" && cached != "private, no-cache" {
-			t.Errorf("%s: Cache-Control is %q", c.name, cached)
+		cached, vary := resp.Header.Get("Cache-Control"), resp.Header.Get("Vary")
+		if want := "private, no-cache"; c.header.Get("Cookie") != "" && cached != want || cached == "" && vary != "*" {
+			t.Errorf("%s: Cache-Control is %q, Vary %q", c.name, cached, vary)
 		}
 		if c.coding != "" && c.query == "after="+start && (resp.ContentLength > 190 || !strings.Contains(p.text(), `"tick_count"`)) {
 			t.Errorf("%s: %d bytes are %s", c.name, resp.ContentLength, p.text())

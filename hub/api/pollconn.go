@@ -78,7 +78,6 @@ type pollTask struct {
 	logged  netip.Addr    // whom the log names, if it does
 	after   string
 	known   bool   // the client has what comes after it if nothing does
-	settled bool   // an answer with frames may be used again, see settled
 	head    []byte // the header fields that do not depend on the answer
 	text    []byte // an answer that is there, or the head of one
 }
@@ -149,9 +148,6 @@ func (c *pollConn) ask(out *answer, r *http.Request, sub hub.Subscription, wait 
 		}
 	}
 	out.elsewhere, c.asked = true, true
-	if p.settled = p.body.settled(out, r); p.settled {
-		delete(out.Header(), "Cache-Control")
-	}
 	p.head = appendHeader(p.head, out.Header())
 	c.poll = p
 	if wait > 0 {
