@@ -40,8 +40,8 @@ type Alarm struct {
 // Init prepares the alarm. What it calls must not block: other alarms wait. It may set the alarm again.
 func (a *Alarm) Init(c *Clock, call func()) { a.clock, a.call = c, call }
 
-// Set has the alarm called once, at a time of the clock or soon after, and not when it was to be called before. A call that is
-// under way is not waited for, so that there may be two at a time if the owner sets the alarm from elsewhere.
+// Set has the alarm called once, at a time of the clock or soon after, and not when it was to be called before. It does not wait
+// for a call that is under way, after which there is another one then.
 func (a *Alarm) Set(at time.Duration) {
 	c := a.clock
 	c.mu.Lock()
@@ -83,8 +83,8 @@ func (c *Clock) armLocked() {
 // ring calls the alarms that are due.
 func (c *Clock) ring() {
 	c.mu.Lock()
-	defer c.mu.Unlock()
 	if c.calling { // the timer was set to another time just when it fired
+		c.mu.Unlock()
 		return
 	}
 	c.calling = true
@@ -97,6 +97,7 @@ func (c *Clock) ring() {
 	}
 	c.calling, c.armed = false, never
 	c.armLocked()
+	c.mu.Unlock()
 }
 
 // queue is a heap of alarms.
