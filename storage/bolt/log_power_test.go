@@ -247,6 +247,10 @@ func TestLogSurvivesFailingCalls(t *testing.T) {
 					t.Logf("%d calls, every %d. failed", n, step)
 					return
 				}
+				if strings.Count(string(calls), "(INJECTED)") > 1 {
+					// strace counts for each thread. Two calls that fail may cost a group its copy, which is told.
+					continue
+				}
 				if err := checkChild(t, dir, string(out)); err != nil {
 					t.Errorf("call %d fails: %v\n%s", n, err, out)
 				}
@@ -258,7 +262,8 @@ func TestLogSurvivesFailingCalls(t *testing.T) {
 	}
 }
 
-// TestTrimThatIsNotDurableStopsTheLog lets the n-th fsync fail, for each n until none fails any more.
+// TestTrimThatIsNotDurableStopsTheLog lets the n-th fsync fail, for each n until none fails any more. strace counts for each thread:
+// if the calls were spread so that the one of the trim was never it, all is done again.
 func TestTrimThatIsNotDurableStopsTheLog(t *testing.T) {
 	notUnderRace(t)
 	strace, err := exec.LookPath("strace")
@@ -269,7 +274,7 @@ func TestTrimThatIsNotDurableStopsTheLog(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	met := 0
+	met, round := 0, 1
 	for n := 1; ; n++ {
 		dir, log := filepath.Join(t.TempDir(), "log"), filepath.Join(t.TempDir(), "trace")
 		cmd := exec.CommandContext(t.Context(), strace, "-f", "-o", log, "-e", "trace=fsync", "-e", "signal=none",
@@ -291,7 +296,10 @@ func TestTrimThatIsNotDurableStopsTheLog(t *testing.T) {
 		}
 		if !strings.Contains(string(calls), "(INJECTED)") {
 			t.Logf("%d calls", n)
-			break
+			if met > 0 || round == 10 {
+				break
+			}
+			n, round = 0, round+1
 		}
 	}
 	if met == 0 {
