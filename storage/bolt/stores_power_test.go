@@ -275,6 +275,9 @@ func TestStoresSurviveFailingCalls(t *testing.T) {
 					t.Logf("%d calls, every %d. failed", n, step)
 					return
 				}
+				if bytes.Count(calls, []byte("(INJECTED)")) > 1 {
+					continue // strace counts for each thread, and this is about one call that fails
+				}
 				if err := checkStores(t, dir, string(out)); err != nil {
 					t.Errorf("call %d fails: %v\n%s", n, err, out)
 				}
