@@ -3,6 +3,7 @@ package alarm_test
 import (
 	"fmt"
 	"math/rand/v2"
+	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -117,7 +118,7 @@ func TestAnAlarmMayBeSetToThePresentAndThePast(t *testing.T) {
 	})
 }
 
-// TestAlarmsUnderLoad sets and stops alarms from many goroutines while they are called.
+// TestAlarmsUnderLoad sets and stops alarms from many goroutines while they are called, until a thousand were.
 func TestAlarmsUnderLoad(t *testing.T) {
 	c := alarm.New()
 	var called atomic.Int64
@@ -128,7 +129,8 @@ func TestAlarmsUnderLoad(t *testing.T) {
 			for i := range alarms {
 				alarms[i].Init(c, func() { called.Add(1) })
 			}
-			for range 2000 {
+			for n := 0; n < 2000 || called.Load() < 1000; n++ {
+				runtime.Gosched() // the calls need a processor too
 				a := &alarms[rand.IntN(len(alarms))]
 				if rand.IntN(3) == 0 {
 					a.Stop()
@@ -147,9 +149,6 @@ func TestAlarmsUnderLoad(t *testing.T) {
 	a.Init(c, func() { close(last) })
 	a.Set(c.Now())
 	<-last
-	if called.Load() == 0 {
-		t.Error("none was called")
-	}
 }
 
 // BenchmarkMoments calls 400 alarms at a time, as 10,000 connections need it every second, beside as many timers of the runtime.
