@@ -100,6 +100,18 @@ func (c *Clock) ring() {
 	c.mu.Unlock()
 }
 
+// Sooner rounds a time down to one of 25 moments between two calls of what is called every so often. To wake up for each of
+// thousands costs several times as much as to call those that share a moment.
+func Sooner(at, every time.Duration) time.Duration {
+	grid := step(every)
+	return at / grid * grid
+}
+
+// Later rounds it up.
+func Later(at, every time.Duration) time.Duration { return Sooner(at+step(every)-1, every) }
+
+func step(every time.Duration) time.Duration { return max(every/25, 1) }
+
 // queue is a heap of alarms.
 type queue []*Alarm
 

@@ -108,10 +108,9 @@ func (s *eventStream) start() {
 	go s.read()
 }
 
-// beatLater has the next heartbeat come in time, at one of the moments that many streams share: there are 25 between two.
+// beatLater has the next heartbeat come in time, at a moment that many streams share.
 func (s *eventStream) beatLater() {
-	grid := max(s.api.Heartbeat/25, 1)
-	s.beat.Set((s.api.clock.Now() + s.api.Heartbeat) / grid * grid)
+	s.beat.Set(alarm.Sooner(s.api.clock.Now()+s.api.Heartbeat, s.api.Heartbeat))
 }
 
 // Close ends the stream with a farewell.

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"hash/adler32"
 	"hash/crc32"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -138,14 +139,7 @@ func AppendShared(dst, text []byte) []byte {
 func (b *Body) Take(dst []byte, start int) []byte {
 	end := len(dst) - sumLength
 	b.sum = joinAdler(b.sum, binary.BigEndian.Uint32(dst[end:]), binary.BigEndian.Uint32(dst[end+4:]))
-	dst = dst[:end]
-	if !b.begun {
-		head := b.appendHead(nil)
-		dst = append(dst, head...)
-		copy(dst[start+len(head):], dst[start:])
-		copy(dst[start:], head)
-	}
-	return dst
+	return slices.Insert(dst[:end], start, b.appendHead(nil)...)
 }
 
 // appendHead appends the head, once.

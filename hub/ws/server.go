@@ -52,12 +52,8 @@ func newServer(auth Auth, o Options, maxFrame, buffer int) (*server, error) {
 
 func (s *server) now() time.Duration { return s.clock.Now() }
 
-// together rounds the time of a ping up, so that there are 25 moments for it in the time between two pings. To wake up for
-// each of ten thousand peers costs five times as much as to ping four hundred at a time.
-func (s *server) together(at time.Duration) time.Duration {
-	grid := max(s.Ping/25, 1)
-	return (at + grid - 1) / grid * grid
-}
+// together rounds the time of a ping up to a moment that many share.
+func (s *server) together(at time.Duration) time.Duration { return alarm.Later(at, s.Ping) }
 
 // spread returns a random time from half of d to d.
 func spread(d time.Duration) time.Duration { return d/2 + rand.N(d/2+1) }

@@ -62,12 +62,8 @@ func New(open func(*Session) Stream, o Options) (*Server, error) {
 
 func (s *Server) now() time.Duration { return s.clock.Now() }
 
-// together rounds the time of a ping down, so that there are 25 moments for it in the time between two pings: to wake up for each
-// of a thousand clients costs several times as much as to ping forty at a time. It must not be later than clients were told.
-func (s *Server) together(at time.Duration) time.Duration {
-	grid := max(s.PingInterval/25, 1)
-	return at / grid * grid
-}
+// together rounds the time of a ping down to a moment that many share: it must not be later than clients were told.
+func (s *Server) together(at time.Duration) time.Duration { return alarm.Sooner(at, s.PingInterval) }
 
 func (s *Server) panicked(remote string, v any, stack []byte) {
 	s.Metrics.Panics.Add(1)
